@@ -1,0 +1,31 @@
+"""How long work tells its caller how far it is, without knowing who listens (the CLI draws it with rich)."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+__all__ = ["SILENT", "Progress"]
+
+
+class Progress(Protocol):
+    """A listener for one task after another. Calls come from one thread."""
+
+    def start(self, task: str, total: int, unit: str, *, done: int = 0) -> None:
+        """A task begins: `total` units in all, of which `done` were finished by an earlier run."""
+
+    def advance(self, n: int) -> None:
+        """`n` more units are finished."""
+
+    def note(self, message: str) -> None:
+        """Something the user should know that is not an error (rows skipped, a cache reused)."""
+
+
+class _Silent:
+    def start(self, task: str, total: int, unit: str, *, done: int = 0) -> None: ...
+
+    def advance(self, n: int) -> None: ...
+
+    def note(self, message: str) -> None: ...
+
+
+SILENT: Progress = _Silent()

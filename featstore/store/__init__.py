@@ -1,0 +1,29 @@
+"""The store: datasets and feature sets as versioned, sharded Zarr v3 that reads at memory-map speed."""
+
+from featstore.store.columns import Categories, Column
+from featstore.store.dataset import Dataset, NewRows
+from featstore.store.features import FeatureSet, RowStatus, common_rows
+from featstore.store.job import FeatureJob, plan_shard_rows
+from featstore.store.names import SetRef, column_name, parse_set
+from featstore.store.records import RowFailure
+from featstore.store.splits import parse_fractions, split_dataset
+from featstore.store.store import Store
+
+__all__ = [
+    "Categories",
+    "Column",
+    "Dataset",
+    "FeatureJob",
+    "FeatureSet",
+    "NewRows",
+    "RowFailure",
+    "RowStatus",
+    "SetRef",
+    "Store",
+    "column_name",
+    "common_rows",
+    "parse_fractions",
+    "parse_set",
+    "plan_shard_rows",
+    "split_dataset",
+]

@@ -1,0 +1,156 @@
+"""A dataset at one version: ids, labels and columns of its rows, loaded when first asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from featstore.errors import AlignmentError, UnknownNameError
+from featstore.store.columns import (
+    Categories,
+    Column,
+    column_names,
+    concatenate,
+    missing_like,
+    read_column,
+    to_column,
+)
+from featstore.store.files import LocalFiles
+from featstore.store.ids import Ids, check_ids
+from featstore.store.names import check_name
+from featstore.store.records import DatasetVersion
+from featstore.store.where import select_rows
+
+__all__ = ["Dataset", "NewRows", "segment_key"]
+
+LABEL = "label"
+
+
+@dataclass(frozen=True)
+class NewRows:
+    """Rows to be added to a dataset.
+
+    Attributes:
+        ids: One for each row; see `check_ids`.
+        labels: Class name of each row, None where unlabelled; None for a dataset without labels.
+        columns: Further columns by name, each with one value a row.
+    """
+
+    ids: Sequence[str]
+    labels: Sequence[str | None] | None = None
+    columns: Mapping[str, NDArray[Any] | Sequence[str | None] | Categories] = field(default_factory=dict)
+
+    def checked(self) -> tuple[list[str], dict[str, Column]]:
+        """Ids in NFC, and all columns (labels among them) in stored form.
+
+        Raises:
+            BadInputError: ids that cannot be, values that are neither text nor numbers.
+            AlignmentError: a column with another number of rows.
+        """
+        ids = check_ids(self.ids)
+        given = dict(self.columns) if self.labels is None else {LABEL: list(self.labels), **self.columns}
+        columns = {check_name(name, "column"): to_column(values, name=name) for name, values in given.items()}
+        for name, column in columns.items():
+            if len(column) != len(ids):
+                raise AlignmentError(f"column '{name}' has {len(column)} values for {len(ids)} rows")
+        return ids, columns
+
+
+class Dataset:
+    """A dataset at one version. Row order is commit order and never changes.
+
+    Attributes:
+        name: Its name in the store.
+        version: Number of the version that is read.
+        rows: How many rows there are (`N`).
+        root: Folder the ids are relative to, None for rows that are not files.
+    """
+
+    def __init__(self, files: LocalFiles, record: DatasetVersion) -> None:
+        self._files = files
+        self.record = record
+        self.name = record.name
+        self.version = record.number
+        self.rows = record.rows
+        self.root = record.root
+
+    def __repr__(self) -> str:
+        return f"Dataset({self.name}@{self.version}, {self.rows} rows)"
+
+    @cached_property
+    def ids(self) -> Ids:
+        """The ids in row order."""
+        return Ids(self._files, [(segment_key(self.name, s.name), s.start, s.stop) for s in self.record.segments])
+
+    @cached_property
+    def column_names(self) -> list[str]:
+        """Names of all columns, `label` among them where there are labels."""
+        names = {name for overlay in self.record.overlays for name in overlay.columns}
+        for segment in self.record.segments:
+            names.update(column_names(self._files, segment_key(self.name, segment.name)))
+        return sorted(names)
+
+    @property
+    def labels(self) -> Categories:
+        """Class of each row; all −1 when the dataset has no labels."""
+        if LABEL not in self.column_names:
+            return Categories(np.full(self.rows, -1, dtype=np.int32), ())
+        column = self.column(LABEL)
+        if not isinstance(column, Categories):
+            column = Categories.of([str(value) for value in column.tolist()])
+        return column
+
+    def column(self, name: str) -> Column:
+        """A column over all rows: categories, int64 or float64; missing values are −1 or NaN.
+
+        Raises:
+            UnknownNameError: there is no such column.
+        """
+        if name not in self.column_names:
+            raise UnknownNameError(f"column of dataset {self.name}", name, self.column_names)
+        if name not in self._columns:
+            self._columns[name] = self._load(name)
+        return self._columns[name]
+
+    def select(self, where: Sequence[str] = ()) -> NDArray[np.int64]:
+        """Rows that pass every filter (see `featstore.store.where`), ascending."""
+        return select_rows(self, where)
+
+    @cached_property
+    def _columns(self) -> dict[str, Column]:
+        return {}
+
+    def _load(self, name: str) -> Column:
+        # an overlay covers a prefix of the rows, so the newest one wins there and the segments give the rest
+        parts: list[Column] = []
+        covered = 0
+        for overlay in reversed(self.record.overlays):
+            if name in overlay.columns:
+                found = read_column(self._files, segment_key(self.name, overlay.name), name)
+                if found is not None:
+                    parts, covered = [found], overlay.rows
+                break
+        holes: list[int] = []
+        for segment in self.record.segments:
+            if segment.stop <= covered:
+                continue
+            found = read_column(self._files, segment_key(self.name, segment.name), name)
+            if found is None:
+                holes.append(len(parts))
+                parts.append(np.empty(segment.stop - segment.start))
+            else:
+                parts.append(found)
+        known = next(part for number, part in enumerate(parts) if number not in holes)
+        for number in holes:
+            parts[number] = missing_like(known, len(parts[number]))
+        return concatenate(parts, name=name)
+
+
+def segment_key(dataset: str, segment: str) -> str:
+    """Where a segment or overlay of a dataset lives."""
+    return f"datasets/{dataset}/segments/{segment}"

@@ -1,0 +1,208 @@
+"""A feature set at one version: rows by number, by block or by id, at memory-map speed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from featstore.errors import AlignmentError, IncompleteError, sample_of
+from featstore.store.dataset import Dataset
+from featstore.store.files import LocalFiles
+from featstore.store.records import FeatureSetVersion, RowFailure, ShardRecord, load
+from featstore.store.segment import SegmentReader
+
+__all__ = ["FeatureSet", "RowStatus", "common_rows", "plan_key", "set_key"]
+
+
+class RowStatus:
+    """What a row of a feature set is."""
+
+    ABSENT = 0
+    VALID = 1
+    FAILED = 2
+
+
+class FeatureSet:
+    """One matrix [N, D] row-aligned to a dataset. Row numbers are the dataset's.
+
+    Features come as stored: the encoder's own dtype and norm. Whoever compares them normalises.
+
+    Attributes:
+        name: `DATASET/NAME`.
+        ref: `DATASET/NAME@version`.
+        version: Number of the version that is read.
+        rows: Rows covered (the dataset may have grown since).
+        width: Components of a row (`D`).
+        dtype: Stored dtype.
+        space: What makes its vectors comparable.
+        dataset: The dataset at its newest version; its rows and these align by number.
+    """
+
+    def __init__(self, files: LocalFiles, record: FeatureSetVersion, dataset: Dataset) -> None:
+        self._files = files
+        self.record = record
+        self.name = f"{record.dataset}/{record.name}"
+        self.ref = f"{self.name}@{record.number}"
+        self.version = record.number
+        self.rows = record.rows
+        self.width = record.space.width
+        self.dtype: np.dtype[Any] = np.dtype(record.dtype)
+        self.space = record.space
+        self.dataset = dataset
+        self._starts = np.array([segment.start for segment in record.segments], dtype=np.int64)
+
+    def __repr__(self) -> str:
+        return f"FeatureSet({self.ref}, {self.rows}×{self.width} {self.dtype.name})"
+
+    @cached_property
+    def _segments(self) -> list[SegmentReader]:
+        base = set_key(self.record.dataset, self.record.name)
+        return [
+            SegmentReader(self._files, f"{base}/segments/{part.name}", part, self.width, self.dtype)
+            for part in self.record.segments
+        ]
+
+    @cached_property
+    def _complete(self) -> bool:
+        return all(part.valid == part.stop - part.start for part in self.record.segments)
+
+    @cached_property
+    def _status(self) -> NDArray[np.uint8]:
+        return np.concatenate([segment.status() for segment in self._segments])
+
+    def status(self) -> NDArray[np.uint8]:
+        """RowStatus of every row, uint8 [rows]."""
+        return self._status.copy()
+
+    def valid_rows(self) -> NDArray[np.int64]:
+        """Rows that have a feature, ascending."""
+        if self._complete:
+            return np.arange(self.rows, dtype=np.int64)
+        return np.flatnonzero(self._status == RowStatus.VALID)
+
+    def input_digests(self) -> NDArray[np.uint8]:
+        """128-bit blake3 of every row's input, uint8 [rows, 16]; zero where unknown."""
+        return np.concatenate([segment.input_digests() for segment in self._segments])
+
+    def failures(self) -> list[RowFailure]:
+        """The ledger: every failed row with its stage and error."""
+        found: list[RowFailure] = []
+        for part in self.record.segments:
+            prefix = f"{plan_key(self.record.dataset, self.record.name, part.name)}/shards"
+            for name in self._files.names(prefix):
+                key = f"{prefix}/{name}"
+                found += load(ShardRecord, self._files.get(key), where=str(self._files.path(key))).failures
+        return sorted(found, key=lambda failure: failure.row)
+
+    def gather(self, rows: NDArray[np.int64] | Sequence[int], out: NDArray[Any] | None = None) -> NDArray[Any]:
+        """Rows in any order, repeats allowed, as [len(rows), D] in the stored dtype.
+
+        Args:
+            rows: Row numbers.
+            out: Where to put them, [len(rows), D]; made if not given.
+
+        Raises:
+            IncompleteError: a row has no feature.
+            IndexError: a row number is out of range.
+        """
+        rows = np.asarray(rows, dtype=np.int64)
+        self._check(rows)
+        if out is None:
+            out = np.empty((len(rows), self.width), dtype=self.dtype)
+        elif out.shape != (len(rows), self.width):
+            raise AlignmentError(
+                f"out has shape {out.shape}, {len(rows)} rows of {self.ref} need {(len(rows), self.width)}"
+            )
+        if len(self._segments) == 1:
+            self._segments[0].gather(rows, out)
+            return out
+        owner = np.searchsorted(self._starts, rows, side="right") - 1
+        for number, segment in enumerate(self._segments):
+            into = np.flatnonzero(owner == number)
+            if len(into):
+                part = np.empty((len(into), self.width), dtype=self.dtype)
+                segment.gather(rows[into] - self._starts[number], part)
+                out[into] = part
+        return out
+
+    def take_ids(self, ids: Sequence[str]) -> NDArray[Any]:
+        """Features of some ids, in the order given.
+
+        Raises:
+            AlignmentError: the dataset has no such ids; they are listed.
+            IncompleteError: an id has no feature in this set.
+        """
+        rows = self.dataset.ids.rows_of(ids)
+        missing = [text for text, row in zip(ids, rows.tolist(), strict=True) if row < 0]
+        if missing:
+            raise AlignmentError(
+                f"{len(missing)} ids are not in dataset {self.dataset.name}: {sample_of(missing)}",
+                hint=f"`featstore show {self.dataset.name}` shows what its ids look like",
+            )
+        return self.gather(rows)
+
+    def scan(self, batch: int | None = None, rows: tuple[int, int] | None = None) -> Iterator[tuple[int, NDArray[Any]]]:
+        """Blocks in row order: (first row, [b, D]). Invalid rows are NaN.
+
+        Args:
+            batch: Rows of a block; None takes the stored chunks, whose blocks are views of the file and cost no copy.
+            rows: [start, stop); None for all.
+        """
+        start, stop = rows or (0, self.rows)
+        if not 0 <= start <= stop <= self.rows:
+            raise IndexError(f"rows {start} to {stop} of {self.ref}, which has {self.rows}")
+        for part, segment in zip(self.record.segments, self._segments, strict=True):
+            position, end = max(start, part.start), min(stop, part.stop)
+            size = batch or part.chunk_rows
+            while position < end:
+                local = position - part.start
+                take = min(end - position, size - local % size)
+                yield position, segment.block(local, local + take)
+                position += take
+
+    def _check(self, rows: NDArray[np.int64]) -> None:
+        if not len(rows):
+            return
+        if rows.min() < 0 or rows.max() >= self.rows:
+            raise IndexError(f"rows {rows.min()} to {rows.max()} of {self.ref}, which has {self.rows}")
+        if not self._complete:
+            bad = rows[self._status[rows] != RowStatus.VALID]
+            if len(bad):
+                raise IncompleteError(
+                    f"{len(bad)} of these rows have no feature in {self.ref}: {sample_of(self.dataset.ids.take(bad[:6]))}",
+                    hint=f"`featstore show {self.name}` lists why; use valid_rows() or common_rows() to leave them out",
+                )
+
+
+def common_rows(sets: Sequence[FeatureSet], rows: NDArray[np.int64] | None = None) -> NDArray[np.int64]:
+    """Rows that are valid in every set, ascending; of `rows` if given.
+
+    Raises:
+        AlignmentError: the sets belong to different datasets.
+    """
+    names = {item.dataset.name for item in sets}
+    if len(names) != 1:
+        raise AlignmentError(
+            f"{', '.join(item.name for item in sets)} are rows of different datasets",
+            hint="take sets of one dataset; import features of the same rows as another set of it",
+        )
+    keep = sets[0].valid_rows() if rows is None else np.unique(rows)
+    for item in sets:
+        valid = np.zeros(max(item.rows, int(keep[-1]) + 1 if len(keep) else 0), dtype=bool)
+        valid[item.valid_rows()] = True
+        keep = keep[valid[keep]]
+    return keep
+
+
+def set_key(dataset: str, name: str) -> str:
+    """Where a feature set lives."""
+    return f"features/{dataset}/{name}"
+
+
+def plan_key(dataset: str, name: str, segment: str) -> str:
+    """Where the plan and the shard records of a segment live (outside its Zarr group, which holds arrays only)."""
+    return f"{set_key(dataset, name)}/plans/{segment}"

@@ -1,0 +1,328 @@
+"""Filling a segment: shards published create-only by any number of workers, then sealed and committed by any of them.
+
+    plan ──▶ publish(shard) × n ──▶ commit
+
+A shard is three files (features, input digests, status) and a sidecar whose existence completes it. The first to publish a
+file wins. A late twin adopts what is published instead of its own, and status follows from the published features (a row
+without a feature is all NaN), so that a shard left half published by a worker that died is finished consistently.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from blake3 import blake3
+from numpy.typing import NDArray
+
+from featstore.errors import AlignmentError, ConflictError, IncompleteError, NonFiniteError, sample_of
+from featstore.spaces import Space
+from featstore.store.features import RowStatus, plan_key, set_key
+from featstore.store.files import LocalFiles
+from featstore.store.log import Log
+from featstore.store.records import (
+    DatasetVersion,
+    FeatureSetVersion,
+    Plan,
+    RowFailure,
+    ShardRecord,
+    VectorSegment,
+    dump,
+    load,
+)
+from featstore.store.zarr_format import (
+    array_metadata,
+    decode_chunk,
+    encode_chunk,
+    encode_shard,
+    group_metadata,
+)
+
+__all__ = ["DIGEST_BYTES", "FeatureJob", "plan_shard_rows"]
+
+DIGEST_BYTES = 16
+_CHUNK_BYTES = 2 << 20
+_SHARD_BYTES = 128 << 20
+_SHARD_SECONDS = 120.0
+_SHARDS_PER_WORKER = 4
+# a twin's features this close to the published ones came from the same input, so its digest holds for them too
+_SAME_FEATURE = 1e-2
+
+
+def plan_shard_rows(rows: int, row_bytes: int, rows_per_second: float | None = None, workers: int = 1) -> int:
+    """Rows of a shard, a power of two: about two minutes of work, at least four shards a worker, at most 128 MiB.
+
+    Args:
+        rows: Rows of the segment.
+        row_bytes: Bytes of one row.
+        rows_per_second: Measured speed of one worker; None leaves time out of account.
+        workers: How many will share the work.
+    """
+    limit = min(_SHARD_BYTES / row_bytes, rows / (_SHARDS_PER_WORKER * max(1, workers)))
+    if rows_per_second is not None:
+        limit = min(limit, rows_per_second * _SHARD_SECONDS)
+    return 1 << max(3, int(math.log2(max(1.0, limit))))
+
+
+def chunk_rows_for(row_bytes: int, shard_rows: int) -> int:
+    """Rows of an inner chunk: the power of two nearest 2 MiB, never more than the shard."""
+    return min(shard_rows, 1 << max(0, round(math.log2(_CHUNK_BYTES / row_bytes))))
+
+
+@dataclass(frozen=True)
+class FeatureJob:
+    """One planned segment of a feature set. Small and picklable: hand it to worker processes as it is."""
+
+    files: LocalFiles
+    plan: Plan
+
+    @property
+    def name(self) -> str:
+        """`DATASET/NAME`."""
+        return f"{self.plan.dataset}/{self.plan.name}"
+
+    @property
+    def dataset_name(self) -> str:
+        """The dataset whose rows are filled."""
+        return self.plan.dataset
+
+    @property
+    def start(self) -> int:
+        """First dataset row."""
+        return self.plan.start
+
+    @property
+    def stop(self) -> int:
+        """One past the last dataset row."""
+        return self.plan.stop
+
+    @property
+    def shard_rows(self) -> int:
+        """Rows of a shard (the last may be shorter)."""
+        return self.plan.shard_rows
+
+    @property
+    def n_shards(self) -> int:
+        """How many shards the segment has."""
+        return -(-(self.stop - self.start) // self.shard_rows)
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Stored dtype."""
+        return np.dtype(self.plan.dtype)
+
+    @property
+    def width(self) -> int:
+        """Components of a row."""
+        return self.plan.space.width
+
+    @property
+    def space(self) -> Space:
+        """Space of the features."""
+        return self.plan.space
+
+    def pending(self) -> list[int]:
+        """Shards that nobody has completed yet."""
+        done = set(self.files.names(f"{self._plan_key}/shards"))
+        return [number for number in range(self.n_shards) if f"{number}.json" not in done]
+
+    def shard_range(self, shard: int) -> tuple[int, int]:
+        """Dataset rows [start, stop) of a shard."""
+        first = self.start + shard * self.shard_rows
+        return first, min(self.stop, first + self.shard_rows)
+
+    def publish(
+        self,
+        shard: int,
+        features: NDArray[Any],
+        *,
+        status: NDArray[np.uint8] | None = None,
+        digests: NDArray[np.uint8] | None = None,
+        failures: Sequence[RowFailure] = (),
+    ) -> bool:
+        """Publish one shard durably; False if another worker had completed it already (its bytes stay).
+
+        Args:
+            shard: Number of the shard.
+            features: [n, D] for the n rows of the shard, floating point, finite where status is valid.
+            status: RowStatus of each row; None means all valid.
+            digests: 128-bit blake3 of each row's input, uint8 [n, 16]; None (or zero) where unknown.
+            failures: Why rows failed.
+
+        Raises:
+            AlignmentError: a shape that does not fit the shard.
+            NonFiniteError: NaN, infinity or overflow of the stored dtype in a valid row.
+        """
+        first, stop = self.shard_range(shard)
+        rows = stop - first
+        if f"{shard}.json" in self.files.names(f"{self._plan_key}/shards"):
+            return False
+        if features.shape != (rows, self.width):
+            raise AlignmentError(f"shard {shard} of {self.name} needs shape {(rows, self.width)}, got {features.shape}")
+        status = np.full(rows, RowStatus.VALID, dtype=np.uint8) if status is None else status.astype(np.uint8)
+        digests = np.zeros((rows, DIGEST_BYTES), dtype=np.uint8) if digests is None else digests
+        if status.shape != (rows,) or digests.shape != (rows, DIGEST_BYTES):
+            raise AlignmentError(
+                f"shard {shard} of {self.name}: status {status.shape} or digests {digests.shape} do not fit"
+            )
+        own = self._checked(features, status, first)
+
+        stored, features_digest = self._put_features(shard, own)
+        if stored is not None:
+            status, digests = _adopt(stored, own, status, digests)
+        failed = [failure for failure in failures if status[failure.row - first] == RowStatus.FAILED]
+        digests_digest = self._put_rows("input_digest", f"{shard}/0", digests)
+        status_digest = self._put_rows("status", str(shard), status)
+        record = ShardRecord(
+            shard=shard,
+            rows=rows,
+            valid=int((status == RowStatus.VALID).sum()),
+            digests={"features": features_digest, "input_digest": digests_digest, "status": status_digest},
+            failures=tuple(failed),
+        )
+        return self.files.put_new(f"{self._plan_key}/shards/{shard}.json", [dump(record)])
+
+    def commit(self, provenance: dict[str, Any]) -> FeatureSetVersion:
+        """Seal the segment and append it to the set's versions; finding it there already is success.
+
+        Raises:
+            IncompleteError: shards are still pending.
+            ConflictError: the set meanwhile got other rows in the place of these.
+        """
+        pending = self.pending()
+        if pending:
+            raise IncompleteError(
+                f"{self.name} lacks {len(pending)} of {self.n_shards} shards",
+                hint="run the same command again to finish them",
+            )
+        segment = self._seal()
+        log = Log(self.files, set_key(self.plan.dataset, self.plan.name), FeatureSetVersion)
+
+        def build(newest: FeatureSetVersion | None, number: int) -> FeatureSetVersion | None:
+            if newest is not None and segment in newest.segments:
+                return None
+            if (newest.rows if newest else 0) != self.start or (newest and newest.space.digest != self.space.digest):
+                raise ConflictError(
+                    f"{self.name} got other rows while this job ran",
+                    hint="run the same command again to add what is missing",
+                )
+            return FeatureSetVersion(
+                dataset=self.plan.dataset,
+                name=self.plan.name,
+                number=number,
+                parent=newest.number if newest else None,
+                rows=self.stop,
+                dtype=self.plan.dtype,
+                space=self.space,
+                segments=(*(newest.segments if newest else ()), segment),
+                provenance=provenance,
+            )
+
+        return log.commit(build)
+
+    @property
+    def _plan_key(self) -> str:
+        return plan_key(self.plan.dataset, self.plan.name, self.plan.segment)
+
+    @property
+    def _segment_key(self) -> str:
+        return f"{set_key(self.plan.dataset, self.plan.name)}/segments/{self.plan.segment}"
+
+    def _checked(self, features: NDArray[Any], status: NDArray[np.uint8], first: int) -> NDArray[Any]:
+        """The features in stored dtype, NaN in rows that are not valid."""
+        valid = status == RowStatus.VALID
+        with np.errstate(over="ignore"):
+            cast = features.astype(self.dtype)
+        bad = np.flatnonzero(valid & ~np.isfinite(cast).all(axis=1))
+        if len(bad):
+            ids = self._ids(first + bad[:6])
+            if np.isfinite(features[bad]).all():
+                raise NonFiniteError(
+                    f"{len(bad)} rows of {self.name} do not fit {self.dtype.name}: {sample_of(ids)}",
+                    hint="store wider numbers with --dtype float32",
+                )
+            raise NonFiniteError(
+                f"{len(bad)} rows of {self.name} hold NaN or infinity: {sample_of(ids)}",
+                hint="look at these inputs; remove them, or repair what produced them",
+            )
+        cast[~valid] = np.nan
+        return cast
+
+    def _ids(self, rows: NDArray[np.int64]) -> list[str]:
+        from featstore.store.dataset import Dataset  # only to name ids in an error
+
+        log = Log(self.files, f"datasets/{self.plan.dataset}", DatasetVersion)
+        return Dataset(self.files, log.read(self.plan.dataset_version)).ids.take(rows)
+
+    def _put_features(self, shard: int, own: NDArray[Any]) -> tuple[NDArray[Any] | None, str]:
+        """Publish the features; the published ones and their digest if someone else's were there first."""
+        key = f"{self._segment_key}/features/c/{shard}/0"
+        pieces = encode_shard(own, self.plan.chunk_rows, self.shard_rows)
+        if self.files.put_new(key, pieces):
+            return None, _digest(pieces)
+        data = self.files.get(key)
+        size = self.plan.chunk_rows * own[0].nbytes + 4
+        chunks = -(-len(own) // self.plan.chunk_rows)
+        where = str(self.files.path(key))
+        parts = [decode_chunk(data[n * size : (n + 1) * size], self.dtype, where=where) for n in range(chunks)]
+        return np.concatenate(parts).reshape(-1, self.width)[: len(own)], _digest([data])
+
+    def _put_rows(self, array: str, chunk: str, values: NDArray[np.uint8]) -> str:
+        """Publish one chunk of a row array, taking over the caller's array from what was there first."""
+        key = f"{self._segment_key}/{array}/c/{chunk}"
+        pieces = encode_chunk(values, self.shard_rows)
+        if self.files.put_new(key, pieces):
+            return _digest(pieces)
+        data = self.files.get(key)
+        published = decode_chunk(data, np.dtype("u1"), where=str(self.files.path(key)))
+        values[:] = published.reshape(self.shard_rows, *values.shape[1:])[: len(values)]
+        return _digest([data])
+
+    def _seal(self) -> VectorSegment:
+        records = []
+        for shard in range(self.n_shards):
+            key = f"{self._plan_key}/shards/{shard}.json"
+            records.append(load(ShardRecord, self.files.get(key), where=str(self.files.path(key))))
+        rows, chunk, shards = self.stop - self.start, self.plan.chunk_rows, self.shard_rows
+        small = np.dtype("u1")
+        documents = {
+            "features/": array_metadata(
+                (rows, self.width), self.dtype, (chunk, self.width), shard=(shards, self.width)
+            ),
+            "input_digest/": array_metadata((rows, DIGEST_BYTES), small, (shards, DIGEST_BYTES)),
+            "status/": array_metadata((rows,), small, (shards,)),
+            "": group_metadata(),
+        }
+        for folder, document in documents.items():
+            self.files.put_new(f"{self._segment_key}/{folder}zarr.json", [document])
+        listing = "\n".join(f"{r.shard} {name} {digest}" for r in records for name, digest in sorted(r.digests.items()))
+        return VectorSegment(
+            name=self.plan.segment,
+            start=self.start,
+            stop=self.stop,
+            shard_rows=shards,
+            chunk_rows=chunk,
+            valid=sum(record.valid for record in records),
+            digest=blake3(listing.encode()).hexdigest(),
+        )
+
+
+def _digest(pieces: Sequence[bytes | memoryview]) -> str:
+    digest = blake3()
+    for piece in pieces:
+        digest.update(piece)
+    return digest.hexdigest()
+
+
+def _adopt(
+    stored: NDArray[Any], own: NDArray[Any], status: NDArray[np.uint8], digests: NDArray[np.uint8]
+) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """Status and digests that are true of the stored features, from what this worker saw of the same rows."""
+    there = ~np.isnan(stored).any(axis=1)
+    status = np.where(there, RowStatus.VALID, np.where(status == RowStatus.VALID, RowStatus.FAILED, status))
+    with np.errstate(invalid="ignore"):
+        near = np.abs(stored.astype(np.float64) - own).max(axis=1) <= _SAME_FEATURE * np.abs(stored).max(axis=1)
+    return status.astype(np.uint8), np.where(near[:, None] & there[:, None], digests, np.uint8(0))

@@ -1,0 +1,189 @@
+"""The JSON documents of a store: what each one says, checked on the way in and out. All are written once and never changed."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from datetime import UTC, datetime
+from typing import Any, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from featstore.errors import CorruptStoreError, UsageError
+from featstore.spaces import Space
+
+__all__ = [
+    "FORMAT",
+    "DatasetVersion",
+    "FeatureSetVersion",
+    "Overlay",
+    "Plan",
+    "RowFailure",
+    "RowSegment",
+    "ShardRecord",
+    "StoreRecord",
+    "VectorSegment",
+    "dump",
+    "load",
+]
+
+FORMAT = 1
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def _uuid() -> str:
+    return uuid.uuid4().hex
+
+
+class StoreRecord(_Record):
+    """`featstore.json`, the first file of a store."""
+
+    format: int = FORMAT
+    kind: Literal["store"] = "store"
+    uuid: str = Field(default_factory=_uuid)
+    created: str = Field(default_factory=_now)
+
+
+class RowFailure(_Record):
+    """A row that has no feature, and why. `stage` is read, decode, preprocess, encode, import or apply."""
+
+    row: int
+    id: str
+    stage: str
+    error: str
+
+
+class RowSegment(_Record):
+    """Rows [start, stop) of a dataset: ids and columns in one Zarr group."""
+
+    name: str
+    start: int
+    stop: int
+    digest: str
+
+
+class Overlay(_Record):
+    """Columns added later, covering rows [0, rows); a later overlay wins over an earlier one and over the segments."""
+
+    name: str
+    rows: int
+    columns: tuple[str, ...]
+    digest: str
+
+
+class DatasetVersion(_Record):
+    """One commit of a dataset."""
+
+    format: int = FORMAT
+    kind: Literal["dataset"] = "dataset"
+    name: str
+    number: int
+    parent: int | None
+    uuid: str = Field(default_factory=_uuid)
+    created: str = Field(default_factory=_now)
+    rows: int
+    root: str | None
+    segments: tuple[RowSegment, ...]
+    overlays: tuple[Overlay, ...] = ()
+    provenance: dict[str, Any] = Field(default_factory=dict)
+
+
+class Plan(_Record):
+    """What every worker of one job obeys: rows [start, stop) of a dataset become one segment in shards of `shard_rows`."""
+
+    format: int = FORMAT
+    kind: Literal["plan"] = "plan"
+    dataset: str
+    dataset_version: int
+    name: str
+    segment: str
+    start: int
+    stop: int
+    space: Space
+    dtype: Literal["float16", "float32", "float64"]
+    shard_rows: int
+    chunk_rows: int
+    created: str = Field(default_factory=_now)
+
+
+class ShardRecord(_Record):
+    """The sidecar whose existence completes a shard. `digests` are blake3 of its three files, hex."""
+
+    shard: int
+    rows: int
+    valid: int
+    digests: dict[str, str]
+    failures: tuple[RowFailure, ...] = ()
+
+
+class VectorSegment(_Record):
+    """Rows [start, stop) of a feature set: one Zarr group of `features`, `status` and `input_digest`."""
+
+    name: str
+    start: int
+    stop: int
+    shard_rows: int
+    chunk_rows: int
+    valid: int
+    digest: str
+
+
+class FeatureSetVersion(_Record):
+    """One commit of a feature set."""
+
+    format: int = FORMAT
+    kind: Literal["features"] = "features"
+    dataset: str
+    name: str
+    number: int
+    parent: int | None
+    uuid: str = Field(default_factory=_uuid)
+    created: str = Field(default_factory=_now)
+    rows: int
+    dtype: Literal["float16", "float32", "float64"]
+    space: Space
+    segments: tuple[VectorSegment, ...]
+    provenance: dict[str, Any] = Field(default_factory=dict)
+
+
+R = TypeVar("R", bound=BaseModel)
+
+
+def dump(record: BaseModel) -> bytes:
+    """The bytes of a record."""
+    return record.model_dump_json(indent=1).encode()
+
+
+def load(model: type[R], data: bytes, *, where: str) -> R:
+    """A record from its bytes.
+
+    Raises:
+        UsageError: a newer featstore wrote it.
+        CorruptStoreError: it is not such a record.
+    """
+    try:
+        content = json.loads(data)
+    except ValueError as error:
+        raise CorruptStoreError(
+            f"{where} is not JSON: {error}", hint="restore the file from a copy of the store"
+        ) from error
+    found = content.get("format", FORMAT) if isinstance(content, dict) else None
+    if isinstance(found, int) and found > FORMAT:
+        raise UsageError(
+            f"{where} has format {found}; this featstore reads up to {FORMAT}",
+            hint="pip install --upgrade featstore",
+        )
+    try:
+        return model.model_validate_json(data)
+    except ValidationError as error:
+        raise CorruptStoreError(
+            f"{where} is damaged: {error.errors()[0]['msg']}",
+            hint="restore the file from a copy of the store",
+        ) from error

@@ -1,0 +1,357 @@
+"""The store: one location that a team shares."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from blake3 import blake3
+from numpy.typing import NDArray
+
+from featstore.errors import (
+    AlignmentError,
+    AlreadyExistsError,
+    NotFoundError,
+    UnknownNameError,
+    UsageError,
+    sample_of,
+)
+from featstore.spaces import Space, require_same
+from featstore.store.arrays import GroupWriter
+from featstore.store.columns import Categories, to_column, write_column
+from featstore.store.dataset import Dataset, NewRows, segment_key
+from featstore.store.features import FeatureSet, plan_key, set_key
+from featstore.store.files import LocalFiles
+from featstore.store.ids import write_ids
+from featstore.store.job import FeatureJob, chunk_rows_for
+from featstore.store.log import Log
+from featstore.store.names import check_name, parse_dataset, parse_set
+from featstore.store.records import (
+    DatasetVersion,
+    FeatureSetVersion,
+    Overlay,
+    Plan,
+    RowSegment,
+    StoreRecord,
+    dump,
+    load,
+)
+
+__all__ = ["DEFAULT_FOLDER", "Store"]
+
+DEFAULT_FOLDER = ".featstore"
+_MARKER = "featstore.json"
+_DTYPES = ("float16", "float32", "float64")
+
+
+class Store:
+    """Datasets, feature sets and their versions under one folder. Cheap to open and to pickle.
+
+    Example:
+        >>> import tempfile, numpy as np
+        >>> from featstore.spaces import Space
+        >>> store = Store.init(tempfile.mkdtemp() + "/team")
+        >>> cats = store.create_dataset("cats", NewRows(ids=["a.jpg", "b.jpg"], labels=["tabby", "siamese"]))
+        >>> job = store.plan_features(cats, "old", Space.named("resnet", 4), np.dtype("float32"), shard_rows=8)
+        >>> job.publish(0, np.eye(2, 4, dtype=np.float32))
+        True
+        >>> _ = job.commit({"made by": "hand"})
+        >>> store.features("cats/old").gather([1])
+        array([[0., 1., 0., 0.]], dtype=float32)
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.files = LocalFiles(root)
+
+    def __repr__(self) -> str:
+        return f"Store({self.location})"
+
+    @property
+    def location(self) -> str:
+        """Where the store is."""
+        return str(self.files.root)
+
+    @classmethod
+    def init(cls, path: str | Path | None = None) -> Store:
+        """Make a store, in `.featstore` of the current folder unless told otherwise; an existing one is opened.
+
+        Raises:
+            UsageError: the folder holds something else, or lies where files cannot be published.
+        """
+        store = cls(_local(path) if path is not None else Path.cwd() / DEFAULT_FOLDER)
+        root = store.files.root
+        if not store.files.exists(_MARKER):
+            if root.exists() and (not root.is_dir() or any(root.iterdir())):
+                raise UsageError(f"{root} is not empty and not a store", hint="choose another place for the store")
+            store.files.put_new(_MARKER, [dump(StoreRecord())])
+        return cls.open(root)
+
+    @classmethod
+    def open(cls, path: str | Path | None = None) -> Store:
+        """Open a store: the one given, else `$FEATSTORE_STORE`, else the nearest `.featstore` folder upwards.
+
+        Raises:
+            NotFoundError: there is none.
+        """
+        given = path if path is not None else os.environ.get("FEATSTORE_STORE")
+        if given:
+            store = cls(_local(given))
+        else:
+            here = Path.cwd()
+            found = next(
+                (f / DEFAULT_FOLDER for f in (here, *here.parents) if (f / DEFAULT_FOLDER / _MARKER).is_file()),
+                None,
+            )
+            if found is None:
+                raise NotFoundError(
+                    f"no store in {here} or above it",
+                    hint="make one with `featstore init`, or name one with --store",
+                )
+            store = cls(found)
+        if not store.files.exists(_MARKER):
+            raise NotFoundError(
+                f"{store.location} is not a store", hint=f"make one with `featstore init {store.location}`"
+            )
+        load(StoreRecord, store.files.get(_MARKER), where=str(store.files.path(_MARKER)))
+        return store
+
+    # --- what there is ---------------------------------------------------------------------------------------------
+
+    def datasets(self) -> list[str]:
+        """Names of the datasets, sorted."""
+        return [name for name in self.files.names("datasets") if self.has_dataset(name)]
+
+    def feature_sets(self, dataset: str) -> list[str]:
+        """Names of the committed feature sets of a dataset, sorted, without the dataset's name."""
+        return [name for name in self.files.names(f"features/{dataset}") if self.has_features(f"{dataset}/{name}")]
+
+    def has_dataset(self, name: str) -> bool:
+        """Whether a dataset has a committed version."""
+        return bool(self._rows_log(check_name(name, "dataset")).numbers())
+
+    def has_features(self, reference: str) -> bool:
+        """Whether a feature set has a committed version."""
+        ref = parse_set(reference)
+        return bool(self._features_log(ref.dataset, ref.name).numbers())
+
+    def dataset(self, name: str, version: int | str | None = None) -> Dataset:
+        """A dataset at a version, a tag, or its newest version; `NAME@version` works too."""
+        plain, inside = parse_dataset(name)
+        if not self.has_dataset(plain):
+            raise UnknownNameError(
+                "dataset", plain, self.datasets(), hint="`featstore extract` and `featstore import` make one"
+            )
+        return Dataset(self.files, self._rows_log(plain).resolve(version or inside, what=f"dataset {plain}"))
+
+    def features(self, reference: str) -> FeatureSet:
+        """The feature set `DATASET/NAME[@version]`."""
+        ref = parse_set(reference)
+        dataset = self.dataset(ref.dataset)
+        if not self.has_features(ref.key):
+            raise UnknownNameError(f"feature set of dataset {ref.dataset}", ref.name, self.feature_sets(ref.dataset))
+        record = self._features_log(ref.dataset, ref.name).resolve(ref.version, what=f"feature set {ref.key}")
+        return FeatureSet(self.files, record, dataset)
+
+    def tag(self, reference: str, name: str) -> None:
+        """Let `name` stand for the version that the reference resolves to: `DATASET/NAME[@version]`."""
+        features = self.features(reference)
+        self._features_log(features.record.dataset, features.record.name).tag(name, features.version)
+
+    # --- rows ------------------------------------------------------------------------------------------------------
+
+    def create_dataset(
+        self,
+        name: str,
+        rows: NewRows,
+        *,
+        root: str | None = None,
+        provenance: Mapping[str, Any] | None = None,
+    ) -> Dataset:
+        """Make a dataset.
+
+        Args:
+            name: Its name.
+            rows: Its first rows, at least one.
+            root: Folder the ids are relative to, if they are files.
+            provenance: Where the rows come from, as plain JSON.
+
+        Raises:
+            AlreadyExistsError: the name is taken.
+        """
+        check_name(name, "dataset")
+        if self.has_dataset(name):
+            raise _taken(name)
+        segment = self._write_rows(name, rows, start=0)
+
+        def build(newest: DatasetVersion | None, number: int) -> DatasetVersion:
+            if newest is not None:
+                raise _taken(name)
+            return DatasetVersion(
+                name=name,
+                number=number,
+                parent=None,
+                rows=segment.stop,
+                root=root,
+                segments=(segment,),
+                provenance=dict(provenance or {}),
+            )
+
+        return Dataset(self.files, self._rows_log(name).commit(build))
+
+    def append_rows(self, name: str, rows: NewRows, *, provenance: Mapping[str, Any] | None = None) -> Dataset:
+        """Add rows with new ids as a new version.
+
+        Raises:
+            AlreadyExistsError: the dataset has one of the ids already.
+        """
+        written: dict[int, RowSegment] = {}
+
+        def build(newest: DatasetVersion | None, number: int) -> DatasetVersion:
+            if newest is None:
+                raise UnknownNameError("dataset", name, self.datasets())
+            # another writer may have added rows since the last try, so ids are checked against what is there now
+            present = Dataset(self.files, newest).ids.rows_of(list(rows.ids))
+            if (present >= 0).any():
+                known = [rows.ids[i] for i in np.flatnonzero(present >= 0)[:6]]
+                raise AlreadyExistsError(
+                    f"dataset {name} has {int((present >= 0).sum())} of these ids already: {sample_of(known)}",
+                    hint="append rows with new ids only",
+                )
+            if newest.rows not in written:
+                written[newest.rows] = self._write_rows(name, rows, start=newest.rows)
+            segment = written[newest.rows]
+            return _next(newest, number, provenance, rows=segment.stop, segments=(*newest.segments, segment))
+
+        return Dataset(self.files, self._rows_log(name).commit(build))
+
+    def add_columns(
+        self,
+        name: str,
+        columns: Mapping[str, NDArray[Any] | Sequence[str | None] | Categories],
+        *,
+        provenance: Mapping[str, Any] | None = None,
+    ) -> Dataset:
+        """Add columns (or replace them) as a new version; rows and features stay as they are.
+
+        Args:
+            name: The dataset.
+            columns: One value a row, in row order.
+            provenance: Where they come from, as plain JSON.
+
+        Raises:
+            AlignmentError: a column has another number of values than the dataset has rows.
+        """
+        rows = self.dataset(name).rows
+        checked = {check_name(key, "column"): to_column(values, name=key) for key, values in columns.items()}
+        for key, column in checked.items():
+            if len(column) != rows:
+                raise AlignmentError(f"column '{key}' has {len(column)} values, dataset {name} has {rows} rows")
+        segment = f"columns-{os.urandom(6).hex()}"
+        writer = GroupWriter(self.files, segment_key(name, segment))
+        for key, column in checked.items():
+            write_column(writer, key, column)
+        overlay = Overlay(name=segment, rows=rows, columns=tuple(checked), digest=writer.seal())
+
+        def build(newest: DatasetVersion | None, number: int) -> DatasetVersion:
+            if newest is None:
+                raise UnknownNameError("dataset", name, self.datasets())
+            return _next(newest, number, provenance, overlays=(*newest.overlays, overlay))
+
+        return Dataset(self.files, self._rows_log(name).commit(build))
+
+    # --- features --------------------------------------------------------------------------------------------------
+
+    def plan_features(
+        self, dataset: Dataset, name: str, space: Space, dtype: np.dtype[Any], *, shard_rows: int
+    ) -> FeatureJob | None:
+        """Plan the rows of a dataset that a feature set does not cover yet; None if it covers all.
+
+        A plan is create-only: whoever comes later (another worker, the same command after a crash) gets the same plan and
+        obeys its dtype and shard size.
+
+        Args:
+            dataset: The rows; its version is recorded.
+            name: Name of the set, without the dataset's.
+            space: Space of the features.
+            dtype: float16, float32 or float64.
+            shard_rows: Rows of a shard, a power of two (`plan_shard_rows` proposes one).
+
+        Raises:
+            SpaceMismatchError: the set exists in another space.
+        """
+        check_name(name, "feature set")
+        if dtype.name not in _DTYPES:
+            raise UsageError(
+                f"features of type {dtype.name} cannot be stored", hint=f"choose one of {', '.join(_DTYPES)}"
+            )
+        if shard_rows < 1 or shard_rows & (shard_rows - 1):
+            raise UsageError(f"a shard of {shard_rows} rows: the number must be a power of two")
+        newest = self._features_log(dataset.name, name).latest()
+        start = newest.rows if newest else 0
+        if newest is not None:
+            require_same(
+                newest.space,
+                space,
+                what=f"{dataset.name}/{name} exists",
+                hint="write to another name, or use the encoder that made this set",
+            )
+        if start >= dataset.rows:
+            return None
+        segment = f"{start:010d}-{dataset.rows:010d}-{space.digest[:12]}"
+        plan = Plan(
+            dataset=dataset.name,
+            dataset_version=dataset.version,
+            name=name,
+            segment=segment,
+            start=start,
+            stop=dataset.rows,
+            space=space,
+            dtype=newest.dtype if newest else dtype.name,  # type: ignore[arg-type]  # checked above, pydantic checks again
+            shard_rows=shard_rows,
+            chunk_rows=chunk_rows_for(space.width * dtype.itemsize, shard_rows),
+        )
+        key = f"{plan_key(dataset.name, name, segment)}/plan.json"
+        if not self.files.put_new(key, [dump(plan)]):
+            plan = load(Plan, self.files.get(key), where=str(self.files.path(key)))
+        return FeatureJob(self.files, plan)
+
+    # --- inside ----------------------------------------------------------------------------------------------------
+
+    def _rows_log(self, name: str) -> Log[DatasetVersion]:
+        return Log(self.files, f"datasets/{name}", DatasetVersion)
+
+    def _features_log(self, dataset: str, name: str) -> Log[FeatureSetVersion]:
+        return Log(self.files, set_key(dataset, name), FeatureSetVersion)
+
+    def _write_rows(self, name: str, rows: NewRows, *, start: int) -> RowSegment:
+        ids, columns = rows.checked()
+        if not ids:
+            raise UsageError(f"no rows to add to dataset {name}")
+        segment = f"rows-{start:010d}-{blake3(os.urandom(16)).hexdigest(6)}"
+        writer = GroupWriter(self.files, segment_key(name, segment))
+        write_ids(writer, ids)
+        for key, column in columns.items():
+            write_column(writer, key, column)
+        return RowSegment(name=segment, start=start, stop=start + len(ids), digest=writer.seal())
+
+
+def _next(newest: DatasetVersion, number: int, provenance: Mapping[str, Any] | None, **changes: Any) -> DatasetVersion:
+    kept = newest.model_dump(exclude={"number", "parent", "uuid", "created", "provenance", *changes})
+    return DatasetVersion(**kept, number=number, parent=newest.number, provenance=dict(provenance or {}), **changes)
+
+
+def _taken(name: str) -> AlreadyExistsError:
+    return AlreadyExistsError(f"dataset {name} exists already", hint="choose another name, or add rows to it")
+
+
+def _local(path: str | Path) -> Path:
+    text = str(path)
+    if "://" in text:
+        raise UsageError(
+            f"{text}: stores on object storage are not supported yet",
+            hint="give a folder on a local or network disk",
+        )
+    return Path(text).expanduser().absolute()
