@@ -107,6 +107,7 @@ class Plan(_Record):
     start: int
     stop: int
     space: Space
+    source: str = ""
     dtype: Literal["float16", "float32", "float64"]
     shard_rows: int
     chunk_rows: int

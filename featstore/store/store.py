@@ -265,7 +265,7 @@ class Store:
     # --- features --------------------------------------------------------------------------------------------------
 
     def plan_features(
-        self, dataset: Dataset, name: str, space: Space, dtype: np.dtype[Any], *, shard_rows: int
+        self, dataset: Dataset, name: str, space: Space, dtype: np.dtype[Any], *, shard_rows: int, source: str = ""
     ) -> FeatureJob | None:
         """Plan the rows of a dataset that a feature set does not cover yet; None if it covers all.
 
@@ -278,6 +278,8 @@ class Store:
             space: Space of the features.
             dtype: float16, float32 or float64.
             shard_rows: Rows of a shard, a power of two (`plan_shard_rows` proposes one).
+            source: What the features are made from where the space does not say it all (the digest of an imported file, the
+                version of the set a map is applied to); a job with another source never continues this one's shards.
 
         Raises:
             SpaceMismatchError: the set exists in another space.
@@ -300,7 +302,8 @@ class Store:
             )
         if start >= dataset.rows:
             return None
-        segment = f"{start:010d}-{dataset.rows:010d}-{space.digest[:12]}"
+        origin = blake3(f"{space.digest} {source}".encode()).hexdigest(6)
+        segment = f"{start:010d}-{dataset.rows:010d}-{origin}"
         plan = Plan(
             dataset=dataset.name,
             dataset_version=dataset.version,
@@ -309,6 +312,7 @@ class Store:
             start=start,
             stop=dataset.rows,
             space=space,
+            source=source,
             dtype=newest.dtype if newest else dtype.name,  # type: ignore[arg-type]  # checked above, pydantic checks again
             shard_rows=shard_rows,
             chunk_rows=chunk_rows_for(space.width * dtype.itemsize, shard_rows),

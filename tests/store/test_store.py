@@ -66,7 +66,7 @@ def test_features_come_back_as_written_and_zarr_python_agrees(store):
     np.testing.assert_array_equal(group["features"][:], values)
     assert (group["status"][:] == RowStatus.VALID).all()
     assert features.take_ids(["c1/4.png"]).tolist() == [values[4].tolist()]
-    with pytest.raises(AlignmentError, match="nobody.png"):
+    with pytest.raises(AlignmentError, match=r"nobody\.png"):
         features.take_ids(["nobody.png"])
     with pytest.raises(IndexError):
         features.gather([37])

@@ -61,7 +61,7 @@ def test_shards_equal_zarr_pythons_bytes(tmp_path_factory, rows, width, chunk, c
     assert array_metadata(values.shape, values.dtype, (chunk, width), shard=(shard, width)) == metadata
 
 
-def test_the_index_tells_a_regular_shard_from_another_layout(tmp_path):
+def test_the_index_tells_a_regular_shard_from_another_layout():
     values = np.ones((8, 3), dtype=np.float32)
     data = b"".join(bytes(piece) for piece in encode_shard(values, 2, 8))
     tail = data[-index_bytes(2, 8) :]
