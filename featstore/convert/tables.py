@@ -24,6 +24,7 @@ __all__ = ["KEYS", "Table", "open_table"]
 KEYS = ("features", "ids", "labels")
 # a CSV's header usually says it in the singular
 _SINGULAR = {"ids": "id", "labels": "label"}
+_RESERVED = {"id", "ids", "label", "labels"}
 
 
 @dataclass
@@ -93,7 +94,9 @@ def open_table(path: Path, *, keys: Mapping[str, str] | None = None, rows_file: 
         table.labels = None if found_labels is None else _class_names(found_labels)
         for name, values in given.items():
             if np.ndim(values) == 1 and len(values) == table.rows:
-                table.columns[column_name(name)] = values
+                plain = column_name(name)
+                # another array of that name was chosen as the id or label; this one stays as an ordinary column
+                table.columns[f"other_{plain}" if plain in _RESERVED else plain] = values
         if rows_file is not None and any(len(column) != table.rows for column in columns.values()):
             count = len(next(iter(columns.values())))
             raise AlignmentError(

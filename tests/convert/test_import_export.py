@@ -92,6 +92,10 @@ def test_npy_with_a_csv_of_rows(store, tmp_path):
     assert report.dtype == "float16"
     dataset = store.dataset("d")
     assert dataset.labels.texts() == LABELS
+    np.savez(tmp_path / "both.npz", features=VALUES, label=np.arange(12))
+    import_features(store, tmp_path / "both.npz", "b/old", keys=keys, rows_file=tmp_path / "rows.csv")
+    assert store.dataset("b").labels.texts() == LABELS
+    assert store.dataset("b").column("other_label").tolist() == list(range(12))
     assert dataset.column("code").texts()[3] == "03"
     assert dataset.column("score")[3] == 1.5
     (tmp_path / "short.csv").write_text("id\na\n")

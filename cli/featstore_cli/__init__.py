@@ -1,0 +1,1 @@
+"""The `featstore` command: parses, calls one library function, renders what comes back."""

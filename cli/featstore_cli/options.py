@@ -1,0 +1,75 @@
+"""Options that several commands share."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import rich_click as click
+
+if TYPE_CHECKING:
+    from featstore.store import Store
+
+__all__ = ["examples", "json_option", "pairs", "store_option", "where_option"]
+
+
+def store_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    """`--store` after the command as well as before it; the command gets an open Store as `store`."""
+
+    @click.option(
+        "--store", "store_path", metavar="PATH", help="The store, if it is not the nearest .featstore folder."
+    )
+    @click.pass_context
+    @functools.wraps(command)
+    def with_store(ctx: click.Context, *args: Any, store_path: str | None, **kwargs: Any) -> Any:
+        return command(*args, store=open_store(ctx, store_path), **kwargs)
+
+    return with_store
+
+
+def open_store(ctx: click.Context, path: str | None) -> Store:
+    """The store named by the command, by the group before it, or found upwards."""
+    from featstore.store import Store
+
+    return Store.open(path or ctx.find_root().obj)
+
+
+def examples(*lines: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Example command lines below the help text, each on its own line."""
+
+    def add(command: Callable[..., Any]) -> Callable[..., Any]:
+        # "\b" keeps click from joining the lines
+        command.__doc__ = f"{command.__doc__}\n\n\b\n" + "\n".join(f"[cyan]{line}[/]" for line in lines)
+        return command
+
+    return add
+
+
+def json_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    """`--json`, passed as `as_json`."""
+    return click.option("--json", "as_json", is_flag=True, help="Print the result as JSON on stdout.")(command)
+
+
+def where_option(name: str = "--where", *, help_text: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """A repeatable row filter."""
+    return click.option(name, metavar="COLUMN=VALUE", multiple=True, help=help_text)
+
+
+def pairs(values: tuple[str, ...], *, option: str, example: str) -> dict[str, str]:
+    """`NAME=VALUE` options as a mapping.
+
+    Raises:
+        UsageError: one has another form, or a name comes twice.
+    """
+    from featstore.errors import UsageError
+
+    found: dict[str, str] = {}
+    for text in values:
+        name, equals, value = text.partition("=")
+        if not equals or not name or not value:
+            raise UsageError(f"cannot read {option} {text}", hint=f"write {option} {example}")
+        if name in found:
+            raise UsageError(f"{option} {name}=… stands there twice")
+        found[name] = value
+    return found

@@ -1,0 +1,155 @@
+"""What commands print: results on stdout, progress and notes on stderr."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+if TYPE_CHECKING:
+    from featstore.progress import Progress
+
+__all__ = ["amount", "duration", "out", "print_json", "print_table", "progress", "size"]
+
+out = Console(highlight=False, soft_wrap=True)
+_PLAIN_EVERY_S = 10.0
+
+
+def print_json(content: Any) -> None:
+    """A result for other programs, on stdout."""
+    sys.stdout.write(json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def print_table(header: list[str], rows: list[list[str]], *, title: str = "") -> None:
+    """A table without frames; every column after the first is right-aligned."""
+    table = Table(box=None, pad_edge=False, title=title or None, title_justify="left", header_style="bold")
+    for number, name in enumerate(header):
+        table.add_column(name, justify="left" if number == 0 else "right", overflow="fold")
+    for row in rows:
+        table.add_row(*[Text.from_markup(cell) for cell in row])
+    Console(highlight=False).print(table)
+
+
+def duration(seconds: float) -> str:
+    """Seconds as a person says them."""
+    if seconds < 1:
+        return f"{seconds * 1000:.0f} ms"
+    if seconds < 120:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest} s" if minutes < 120 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def size(count: float) -> str:
+    """Bytes in powers of 1,024."""
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if count < 1024:
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1024
+    return f"{count:.1f} TiB"
+
+
+def amount(count: int, unit: str) -> str:
+    """`1,234 rows`; the unit loses its plural s for one."""
+    return f"{count:,} {unit.removesuffix('s') if count == 1 else unit}"
+
+
+@contextmanager
+def progress() -> Iterator[Progress]:
+    """A listener that draws bars with rate and remaining time on a terminal, and prints lines now and then elsewhere."""
+    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    listener = _Bars(console) if console.is_terminal else _Lines(console)
+    try:
+        yield listener
+    finally:
+        listener.close()
+
+
+class _Lines:
+    """Plain lines: at the start of a task, every ten seconds, and at its end."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._task = ""
+
+    def start(self, task: str, total: int, unit: str, *, done: int = 0) -> None:
+        self.close()
+        self._task, self._total, self._unit = task, total, unit
+        self._done = self._first = done
+        self._began = self._said = time.monotonic()
+        if done:
+            self._console.print(f"{task}: {done:,} of {total:,} {unit} were done before")
+
+    def advance(self, n: int) -> None:
+        self._done += n
+        if time.monotonic() - self._said > _PLAIN_EVERY_S:
+            self._said = time.monotonic()
+            self._say()
+
+    def note(self, message: str) -> None:
+        self._console.print(f"note: {message}")
+
+    def close(self) -> None:
+        if self._task and self._done > self._first:
+            self._say()
+        self._task = ""
+
+    def _say(self) -> None:
+        seconds = max(time.monotonic() - self._began, 1e-6)
+        rate = (self._done - self._first) / seconds
+        left = f", {duration((self._total - self._done) / rate)} left" if rate and self._done < self._total else ""
+        self._console.print(
+            f"{self._task}: {self._done:,} of {self._total:,} {self._unit}, {rate:,.0f}/s{left}, {duration(seconds)} so far"
+        )
+
+
+class _Bars:
+    """One bar a task; a finished one stays as a line."""
+
+    def __init__(self, console: Console) -> None:
+        from rich.progress import BarColumn, MofNCompleteColumn, SpinnerColumn, TextColumn, TimeRemainingColumn
+        from rich.progress import Progress as RichProgress
+
+        self._bars = RichProgress(
+            SpinnerColumn(finished_text="[green]✓"),
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=20),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[unit]} {task.fields[rate]}"),
+            TimeRemainingColumn(compact=True, elapsed_when_finished=True),
+            console=console,
+        )
+        self._bars.start()
+        self._current: Any = None
+
+    def start(self, task: str, total: int, unit: str, *, done: int = 0) -> None:
+        self._finish()
+        self._first = done
+        self._began = time.monotonic()
+        self._current = self._bars.add_task(task, total=total, completed=done, unit=unit, rate="")
+
+    def advance(self, n: int) -> None:
+        if self._current is not None:
+            self._bars.advance(self._current, n)
+            done = self._bars.tasks[self._current].completed - self._first
+            rate = done / max(time.monotonic() - self._began, 1e-6)
+            self._bars.update(self._current, rate=f"{rate:,.0f}/s")
+
+    def note(self, message: str) -> None:
+        self._bars.console.print(Text("note: ", style="yellow") + Text(message))
+
+    def close(self) -> None:
+        self._finish()
+        self._bars.stop()
+
+    def _finish(self) -> None:
+        if self._current is not None:
+            self._bars.stop_task(self._current)
+        self._current = None
