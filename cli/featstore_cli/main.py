@@ -43,6 +43,7 @@ click.rich_click.STYLE_OPTIONS_PANEL_BOX = "SIMPLE"
 click.rich_click.STYLE_COMMANDS_PANEL_BOX = "SIMPLE"
 click.rich_click.STYLE_COMMANDS_TABLE_PAD_EDGE = False
 click.rich_click.TEXT_MARKUP = "rich"
+click.rich_click.TEXT_PARAGRAPH_LINEBREAKS = "\n\n"
 
 
 class _LazyGroup(click.RichGroup):
@@ -85,7 +86,7 @@ class _LazyGroup(click.RichGroup):
 @click.pass_context
 @examples(
     "featstore init",
-    "featstore extract photos/ --dataset cars --model old=run:old --model new=run:new",
+    "featstore extract photos --dataset cars --model old=OLD --model new=NEW",
     "featstore train --loss odpp --old cars/old --new cars/new --out runs/odpp",
     "featstore apply runs/odpp cars/new --as cars/odpp",
     "featstore eval --old cars/old --new cars/odpp --reference cars/new",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import inspect
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -40,7 +41,9 @@ def examples(*lines: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
 
     def add(command: Callable[..., Any]) -> Callable[..., Any]:
         # "\b" keeps click from joining the lines
-        command.__doc__ = f"{command.__doc__}\n\n\b\n" + "\n".join(f"[cyan]{line}[/]" for line in lines)
+        command.__doc__ = f"{inspect.cleandoc(command.__doc__ or '')}\n\n\b\n" + "\n".join(
+            f"[cyan]{line}[/]" for line in lines
+        )
         return command
 
     return add
