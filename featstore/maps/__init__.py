@@ -1,0 +1,22 @@
+"""The modules learned maps are made of, their run folders, and applying them to feature sets.
+
+Dimension legend: `B` batch, `N` rows, `D_in` and `D_out` widths of a map's input and output.
+"""
+
+from featstore.maps.apply import ApplyReport, apply_map
+from featstore.maps.config import LinearConfig, MapConfig, MlpConfig
+from featstore.maps.folder import LearnedMap, load_map, save_map
+from featstore.maps.modules import FeatureMap, build_map
+
+__all__ = [
+    "ApplyReport",
+    "FeatureMap",
+    "LearnedMap",
+    "LinearConfig",
+    "MapConfig",
+    "MlpConfig",
+    "apply_map",
+    "build_map",
+    "load_map",
+    "save_map",
+]

@@ -1,0 +1,200 @@
+"""Applying a map to a feature set: streamed shard by shard from one set into another, resumable, as fast as the disk."""
+
+from __future__ import annotations
+
+import time
+from bisect import bisect_left
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import DTypeLike, NDArray
+
+from featstore.errors import AlreadyExistsError, UnknownNameError, UsageError
+from featstore.maps.folder import LearnedMap, load_map
+from featstore.maps.modules import FeatureMap
+from featstore.progress import SILENT, Progress
+from featstore.spaces import require_same
+from featstore.store import Dataset, FeatureJob, FeatureSet, SetRef, Store, parse_set, plan_shard_rows
+
+__all__ = ["ApplyReport", "apply_map"]
+
+# bytes of a batch's widest activation: stays in cache between the layers, large enough for a full-speed GEMM
+_BATCH_BYTES = 4 << 20
+
+
+@dataclass(frozen=True)
+class ApplyReport:
+    """What an apply did.
+
+    Attributes:
+        set: Reference of the mapped set, with its version.
+        source: Reference of the set it was made from, with its version.
+        rows: Rows that have a mapped feature.
+        invalid: Rows that have none, because the source has none.
+        seconds: Wall time.
+        cached: Whether there was nothing to do.
+    """
+
+    set: str
+    source: str
+    rows: int
+    invalid: int
+    seconds: float
+    cached: bool
+
+
+def apply_map(
+    store: Store,
+    run: Path,
+    set_ref: str,
+    as_: str,
+    *,
+    dtype: DTypeLike | None = None,
+    progress: Progress = SILENT,
+) -> ApplyReport:
+    """Map every row of a feature set into another set of the same dataset.
+
+    Rows without a feature keep their status and their entry in the failure ledger; input digests are carried over. A target
+    that was made from an older version of the source gets the rows it lacks; the same command after a crash does the
+    shards that are pending.
+
+    Args:
+        store: The store.
+        run: Run folder of the map.
+        set_ref: The source, `DATASET/NAME[@version]`; its space must be the map's input space.
+        as_: The target, `DATASET/NAME` with the source's dataset.
+        dtype: Stored dtype; float32 unless given. A target that was begun keeps its own.
+        progress: Who listens.
+
+    Raises:
+        SpaceMismatchError: the source lies in another space than the map's inputs, or the target exists in another space.
+        UsageError: the target is in another dataset, or names a version.
+        AlreadyExistsError: the target was made from another set.
+        NonFiniteError: a mapped row is not finite or does not fit `dtype`; ids are listed.
+    """
+    began = time.monotonic()
+    source = store.features(set_ref)
+    target = _target(as_, source)
+    learned = load_map(run)
+    require_same(
+        learned.input_space,
+        source.space,
+        what=f"{source.ref} as input of the map in {run.name}",
+        hint="apply it to a set of the space it was trained on, or train a map on this one",
+    )
+    if store.has_features(target.key):
+        _check_same_source(store, store.features(target.key), source, learned)
+    dataset = _dataset_of(store, source)
+    chosen = np.dtype(np.float32 if dtype is None else dtype)
+    job = store.plan_features(
+        dataset,
+        target.name,
+        learned.space,
+        chosen,
+        shard_rows=plan_shard_rows(dataset.rows, learned.space.width * chosen.itemsize),
+        source=f"{source.ref} {source.record.uuid}",
+    )
+    if job is not None:
+        _fill(job, learned.module, source, progress)
+        job.commit(
+            {
+                "apply": learned.space.name,
+                "map": learned.space.identity["map"],
+                "files": learned.card.files,
+                "source": {"set": source.ref, "uuid": source.record.uuid},
+            }
+        )
+    made = store.features(target.key)
+    if dtype is not None and made.dtype != chosen:
+        progress.note(f"{made.ref} was begun as {made.dtype.name} and stays so")
+    valid = len(made.valid_rows())
+    return ApplyReport(
+        set=made.ref,
+        source=source.ref,
+        rows=valid,
+        invalid=made.rows - valid,
+        seconds=time.monotonic() - began,
+        cached=job is None,
+    )
+
+
+def _target(as_: str, source: FeatureSet) -> SetRef:
+    target = parse_set(as_)
+    if target.version is not None:
+        raise UsageError(
+            f"'{as_}' names a version", hint=f"write --as {target.key}; versions are numbered by the store"
+        )
+    if target.dataset != source.dataset.name:
+        raise UsageError(
+            f"{source.ref} cannot be mapped into dataset {target.dataset}: mapped rows are rows of the source's dataset",
+            hint=f"write --as {source.dataset.name}/{target.name}",
+        )
+    return target
+
+
+def _check_same_source(store: Store, existing: FeatureSet, source: FeatureSet, learned: LearnedMap) -> None:
+    """Raise AlreadyExistsError if this map made the target from another set (views of one encoder share a space)."""
+    if existing.space.digest != learned.space.digest:
+        return  # planning refuses it with the fields that differ
+    made_from = existing.record.provenance.get("source") or {"set": "something else", "uuid": ""}
+    reference = str(made_from["set"])
+    try:
+        # a set that was removed and made again has the name, but not the commit
+        same = reference.startswith(f"{source.name}@") and store.features(reference).record.uuid == made_from["uuid"]
+    except UnknownNameError:
+        same = False
+    if not same:
+        raise AlreadyExistsError(
+            f"{existing.name} exists and was made from {reference}, not from {source.ref}",
+            hint="write to another name with --as",
+        )
+
+
+def _dataset_of(store: Store, source: FeatureSet) -> Dataset:
+    """The newest version of the dataset with no more rows than the source covers: rows added since are not planned yet."""
+    dataset = source.dataset
+    while dataset.rows > source.rows:
+        dataset = store.dataset(dataset.name, dataset.version - 1)
+    return dataset
+
+
+def _fill(job: FeatureJob, module: FeatureMap, source: FeatureSet, progress: Progress) -> None:
+    pending = job.pending()
+    todo = sum(stop - start for start, stop in map(job.shard_range, pending))
+    rows = job.stop - job.start
+    progress.start(f"mapping {source.name} to {job.name}", rows, "rows", done=rows - todo)
+    if not pending:
+        return
+    status, digests, failures = source.status(), source.input_digests(), source.failures()
+    out = np.empty((min(job.shard_rows, rows), job.width), dtype=np.float32)
+    for shard in pending:
+        start, stop = job.shard_range(shard)
+        mapped = out[: stop - start]
+        _map_rows(module, source, start, stop, mapped)
+        first, last = (bisect_left(failures, row, key=lambda failure: failure.row) for row in (start, stop))
+        job.publish(
+            shard, mapped, status=status[start:stop], digests=digests[start:stop], failures=failures[first:last]
+        )
+        progress.advance(stop - start)
+
+
+@torch.inference_mode()
+def _map_rows(module: FeatureMap, source: FeatureSet, start: int, stop: int, out: NDArray[np.float32]) -> None:
+    """Map rows [start, stop) into `out` [stop − start, D_out]; a row without a feature is NaN and stays NaN."""
+    widest = max(parameter.shape[0] for parameter in module.parameters())
+    batch = max(1, _BATCH_BYTES // (4 * max(widest, module.in_width)))
+    into = torch.from_numpy(out)
+    for first, block in source.scan(rows=(start, stop)):  # stored chunks: views of the file, no copy
+        for offset in range(0, len(block), batch):
+            x = _as_float32(block[offset : offset + batch])
+            position = first - start + offset
+            into[position : position + len(x)] = module(x)
+
+
+def _as_float32(block: NDArray[Any]) -> torch.Tensor:
+    # in a shard only the checksum's 4 bytes are sure to divide an offset, and torch wants float64 aligned to 8
+    aligned = block.astype(np.float32) if block.dtype.itemsize > 4 else block
+    return torch.from_numpy(aligned).to(torch.float32)

@@ -1,0 +1,67 @@
+"""What a map is made of, as data: a registered name and its options, never a code path."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from featstore.errors import UnknownNameError, UsageError
+
+__all__ = ["LinearConfig", "MapConfig", "MlpConfig", "map_config"]
+
+
+class _Config(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class LinearConfig(_Config):
+    """Standardised input → one linear layer.
+
+    Attributes:
+        normalise: Whether outputs have L2 norm 1.
+    """
+
+    name: Literal["linear"] = "linear"
+    normalise: bool = True
+
+
+class MlpConfig(_Config):
+    """Standardised input → linear → activation → linear. Without batch norm, so a row's output never depends on other rows.
+
+    Attributes:
+        hidden: Width of the hidden layer.
+        activation: What stands between the layers; `gelu` is the exact one, x·Φ(x).
+        normalise: Whether outputs have L2 norm 1.
+    """
+
+    name: Literal["mlp"] = "mlp"
+    hidden: int = Field(default=1024, gt=0)
+    activation: Literal["relu", "gelu"] = "relu"
+    normalise: bool = True
+
+
+MapConfig = Annotated[LinearConfig | MlpConfig, Field(discriminator="name")]
+
+_CONFIGS: dict[str, type[LinearConfig | MlpConfig]] = {"linear": LinearConfig, "mlp": MlpConfig}
+
+
+def map_config(name: str, options: Mapping[str, Any], *, where: str) -> MapConfig:
+    """The config with a registered name and these options; `where` is named in errors.
+
+    Raises:
+        UnknownNameError: no architecture has the name.
+        UsageError: an option that the architecture does not have, or a value that it cannot take.
+    """
+    if name not in _CONFIGS:
+        raise UnknownNameError("map architecture", name, _CONFIGS, hint=f"{where} may be made by a newer featstore")
+    try:
+        return _CONFIGS[name].model_validate(dict(options))
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(str(part) for part in first["loc"])
+        raise UsageError(
+            f"{where}: option '{field}' of map architecture '{name}': {first['msg']}",
+            hint="a newer featstore may have written it: pip install --upgrade featstore",
+        ) from error

@@ -1,0 +1,88 @@
+"""The map itself: x → normalise(body((x − mean) / std)), with the body that its config names."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn.functional import normalize
+
+from featstore.errors import AlignmentError, NonFiniteError
+from featstore.maps.config import LinearConfig, MapConfig
+
+__all__ = ["FeatureMap", "build_map"]
+
+# a spread below this share of the mean is rounding of float32 features (whose ulp is 1.2e-7), not signal
+_CONSTANT = 1e-6
+
+
+class FeatureMap(nn.Module):
+    """Features of one space → features of another, row by row.
+
+    Args:
+        config: What the map is made of.
+        in_width: `D_in`.
+        out_width: `D_out`.
+
+    Attributes:
+        mean: Mean of the inputs it was fitted to, float32 [D_in]; 0 until `fit_input`.
+        std: Their standard deviation, float32 [D_in], 1 where an input is constant; 1 until `fit_input`.
+
+    Example:
+        >>> module = build_map(LinearConfig(), in_width=4, out_width=2)
+        >>> module(torch.ones(3, 4)).shape
+        torch.Size([3, 2])
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, config: MapConfig, in_width: int, out_width: int) -> None:
+        super().__init__()
+        self.config = config
+        self.in_width = in_width
+        self.out_width = out_width
+        self.register_buffer("mean", torch.zeros(in_width))
+        self.register_buffer("std", torch.ones(in_width))
+        self.body = _body(config, in_width, out_width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """float32 [B, D_in] → float32 [B, D_out], of L2 norm 1 if the config says so (a zero row stays zero)."""
+        out: Tensor = self.body((x - self.mean) / self.std)
+        return normalize(out, dim=-1) if self.config.normalise else out
+
+    @torch.no_grad()
+    def fit_input(self, mean: Tensor | NDArray[Any], std: Tensor | NDArray[Any]) -> None:
+        """Standardise inputs with these statistics from now on.
+
+        Args:
+            mean: Mean of each input, [D_in], any float dtype.
+            std: Standard deviation of each input, [D_in], ≥ 0. A constant input gets 1.
+
+        Raises:
+            AlignmentError: a shape other than [D_in].
+            NonFiniteError: NaN, infinity or a negative deviation.
+        """
+        means, stds = (torch.as_tensor(values).to("cpu", torch.float64) for values in (mean, std))
+        if means.shape != (self.in_width,) or stds.shape != (self.in_width,):
+            raise AlignmentError(
+                f"input statistics of shapes {tuple(means.shape)} and {tuple(stds.shape)} for {self.in_width} inputs"
+            )
+        if not (means.isfinite() & stds.isfinite() & (stds >= 0)).all():
+            raise NonFiniteError("input statistics hold NaN, infinity or a negative deviation")
+        self.mean.copy_(means)
+        self.std.copy_(torch.where(stds <= _CONSTANT * means.abs(), 1.0, stds))
+
+
+def build_map(config: MapConfig, in_width: int, out_width: int) -> FeatureMap:
+    """A fresh map with torch's default initialisation, drawn from the global generator, and no input statistics yet."""
+    return FeatureMap(config, in_width, out_width)
+
+
+def _body(config: MapConfig, in_width: int, out_width: int) -> nn.Module:
+    if isinstance(config, LinearConfig):
+        return nn.Linear(in_width, out_width)
+    activation = nn.GELU() if config.activation == "gelu" else nn.ReLU()
+    return nn.Sequential(nn.Linear(in_width, config.hidden), activation, nn.Linear(config.hidden, out_width))
