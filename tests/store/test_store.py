@@ -258,7 +258,7 @@ def test_a_damaged_shard_is_an_error_not_numbers(store, damage):
     """Invariant 3: what zarr-python reads as fill values is refused here."""
     store.create_dataset("d", rows_of(20))
     features = fill(store, "d/f", np.ones((20, 5), np.float32))
-    shard = next(store.files.root.glob("features/d/f/segments/*/features/c/1/0"))
+    [shard] = store.files.root.glob("features/d/f/segments/*/features/c/1/0")
     data = bytearray(shard.read_bytes())
     if damage == "delete":
         shard.unlink()
@@ -276,7 +276,7 @@ def test_a_shard_of_another_layout_is_read_through_zarr(store):
     store.create_dataset("d", rows_of(16))
     values = np.random.default_rng(0).normal(size=(16, 5)).astype(np.float32)
     features = fill(store, "d/f", values, shard_rows=16)
-    shard = next(store.files.root.glob("features/d/f/segments/*/features/c/0/0"))
+    [shard] = store.files.root.glob("features/d/f/segments/*/features/c/0/0")
     data = shard.read_bytes()
     import google_crc32c
 

@@ -1,0 +1,38 @@
+"""Exact retrieval metrics, intervals and verdicts, from cached features alone.
+
+`evaluate` works on feature sets of a store, `evaluate_arrays` on matrices. Q queries, G gallery rows, D width.
+"""
+
+from featstore.evaluate.arrays import PerQuery, evaluate_arrays
+from featstore.evaluate.evaluate import evaluate
+from featstore.evaluate.gate import Gate, GateResult, parse_gate
+from featstore.evaluate.metrics import METRICS, MetricInfo, metric_info
+from featstore.evaluate.neighbours import Neighbours, top_k
+from featstore.evaluate.request import EvalRequest
+from featstore.evaluate.result import Cell, Difference, EvalResult
+from featstore.evaluate.statistics import Column, Estimate, Resampled, Run, bootstrap_means
+from featstore.evaluate.vectors import SetVectors
+
+__all__ = [
+    "METRICS",
+    "Cell",
+    "Column",
+    "Difference",
+    "Estimate",
+    "EvalRequest",
+    "EvalResult",
+    "Gate",
+    "GateResult",
+    "MetricInfo",
+    "Neighbours",
+    "PerQuery",
+    "Resampled",
+    "Run",
+    "SetVectors",
+    "bootstrap_means",
+    "evaluate",
+    "evaluate_arrays",
+    "metric_info",
+    "parse_gate",
+    "top_k",
+]

@@ -1,0 +1,257 @@
+"""Compiled loops that count how many gallery scores lie above, and tie with, each positive (`ranks.py` tells the whole).
+
+Q queries, G gallery rows, D width, P positives of all queries together, K cells. A *key* is minus a score, so that
+ascending keys are descending scores. The positives of query q stand at offsets[q]:offsets[q + 1], ascending by key,
+ties by gallery row.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from featstore.evaluate._compile import compiled
+from featstore.evaluate._score_kernels import dot
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+__all__ = ["BEFORE", "EQUAL", "GREATER", "count_tile", "finish", "order_positives", "place_cells"]
+
+# Rows of steps [3, P].
+GREATER, EQUAL, BEFORE = 0, 1, 2
+
+# Most scores lie below every positive. They take turns among this many last cells, because increments of one cell wait for
+# each other; a power of two.
+_BELOW = 16
+# Rounding a float64 near ±1 to float32 moves it by at most 2^-24.
+_CELL_SLACK = 2.0**-23
+
+
+@compiled
+def _cell(score: np.float32, top: np.float32, scale: np.float32, last: np.float32) -> int:
+    """The cell of a score, 0 at the top.
+
+    A subtraction, a product and a clamp: each is monotone under rounding, and none can be fused with another.
+    """
+    return int(min(max((top - score) * scale, np.float32(0.0)), last))
+
+
+@compiled
+def _lower(keys: NDArray[np.float64], first: int, last: int, key: float) -> int:
+    """The first index in [first, last) whose key is at least `key`."""
+    while first < last:
+        middle = (first + last) // 2
+        if keys[middle] < key:
+            first = middle + 1
+        else:
+            last = middle
+    return first
+
+
+@compiled
+def _lower_nearby(keys: NDArray[np.float64], first: int, last: int, key: float) -> int:
+    """As `_lower`, when the answer is expected close to `first`: strides that double, then halves."""
+    stride = 1
+    while first + stride <= last and keys[first + stride - 1] < key:
+        first += stride
+        stride *= 2
+    return _lower(keys, first, min(first + stride - 1, last), key)
+
+
+@compiled
+def _upper(keys: NDArray[np.float64], first: int, last: int, key: float) -> int:
+    """The first index in [first, last) whose key is greater than `key`."""
+    while first < last:
+        middle = (first + last) // 2
+        if keys[middle] <= key:
+            first = middle + 1
+        else:
+            last = middle
+    return first
+
+
+@compiled
+def order_positives(offsets: NDArray[np.int64], rows: NDArray[np.int32], keys: NDArray[np.float64]) -> None:
+    """Sort each query's positives by key; they come ordered by row, which a stable sort keeps for ties."""
+    for q in range(offsets.size - 1):
+        first, last = offsets[q], offsets[q + 1]
+        order = np.argsort(keys[first:last], kind="mergesort")
+        rows[first:last] = rows[first:last][order]
+        keys[first:last] = keys[first:last][order]
+
+
+@compiled
+def place_cells(
+    offsets: NDArray[np.int64],
+    keys: NDArray[np.float64],
+    bound: float,
+    top: NDArray[np.float32],
+    scale: NDArray[np.float32],
+    cells: NDArray[np.int32],
+) -> None:
+    """Spread each query's K cells over the range of its positives, and mark those that lie near a positive.
+
+    Fills top [Q], scale [Q] and cells [Q, K]. A cell that some positive is near holds −1 − i, where i is the first such
+    positive of the query; the others start to count at 0. Counting is right for any placement, because a score compares
+    with a positive by its cell only when no positive is near that cell; the placement decides how many scores need a
+    closer look.
+    """
+    n_cells = cells.shape[1]
+    below = n_cells - _BELOW
+    last = np.float32(below)
+    reach = bound + _CELL_SLACK
+    for q in range(offsets.size - 1):
+        cells[q, :] = 0
+        if offsets[q] == offsets[q + 1]:
+            continue
+        highest = -keys[offsets[q]] + 2 * reach
+        lowest = -keys[offsets[q + 1] - 1] - 2 * reach
+        # The first cell and those below stay free of positives. A cell is much wider than float32 is coarse.
+        width = max((highest - lowest) / (below - 2), 2.0**-20)
+        top[q] = np.float32(highest + width)
+        scale[q] = np.float32(1.0 / width)
+        for p in range(offsets[q], offsets[q + 1]):
+            begin = _cell(np.float32(-keys[p] + reach), top[q], scale[q], last)
+            end = _cell(np.float32(-keys[p] - reach), top[q], scale[q], last)
+            for c in range(begin, n_cells if end == below else end + 1):
+                if cells[q, c] == 0:
+                    cells[q, c] = offsets[q] - p - 1
+
+
+@compiled
+def _mask(line: NDArray[np.float32], first_row: int, rows: NDArray[np.int32], keys: NDArray[np.float64]) -> float:
+    """Take rows out of a line of scores; where they have keys, returns the largest |GEMM − canonical| among them."""
+    worst = 0.0
+    for i in range(rows.size):
+        at = rows[i] - first_row
+        if 0 <= at < line.size:
+            if keys.size:
+                worst = max(worst, abs(np.float64(line[at]) + keys[i]))
+            line[at] = -np.inf
+    return worst
+
+
+@compiled
+def _compare(
+    score: np.float32,
+    query: NDArray[np.float32],
+    other: NDArray[np.float32],
+    row: int,
+    first: int,
+    last: int,
+    bound: float,
+    rows: NDArray[np.int32],
+    keys: NDArray[np.float64],
+    steps: NDArray[np.int32],
+) -> None:
+    """Compare one gallery row with the positives [first, last); those of the query before them lie above it."""
+    key = -float(score)
+    low = _lower_nearby(keys, first, last, key - bound)
+    if low < last and keys[low] <= key + bound:
+        high = _upper(keys, low, last, key + bound)
+        key = -dot(query, other)
+        tied = _lower(keys, low, high, key)
+        low = _upper(keys, tied, high, key)
+        if tied < low:
+            # Tied positives are ordered by row: those with a higher row are ranked behind this one.
+            behind = tied + np.searchsorted(rows[tied:low], row)
+            steps[EQUAL, tied] += 1
+            if behind < low:
+                steps[BEFORE, behind] += 1
+            if low < last:
+                steps[EQUAL, low] -= 1
+                steps[BEFORE, low] -= behind < low
+    if low < last:
+        steps[GREATER, low] += 1
+
+
+@compiled
+def count_tile(
+    tile: NDArray[np.float32],
+    first_query: int,
+    begin: int,
+    end: int,
+    query: NDArray[np.float32],
+    block: NDArray[np.float32],
+    first_row: int,
+    bound: float,
+    offsets: NDArray[np.int64],
+    rows: NDArray[np.int32],
+    keys: NDArray[np.float64],
+    excluded_offsets: NDArray[np.int64],
+    excluded_rows: NDArray[np.int32],
+    top: NDArray[np.float32],
+    scale: NDArray[np.float32],
+    cells: NDArray[np.int32],
+    steps: NDArray[np.int32],
+) -> float:
+    """Count the scores of one tile: queries [first_query + begin, first_query + end) against a gallery block [b, D].
+
+    tile [.., b] holds float32 GEMM scores, row 0 is `first_query`; entries of positives and excluded rows are
+    overwritten. cells [Q, K] count scores; the running sums of steps [3, P] over a query's positives are the counts
+    (`finish`). Returns the largest |GEMM − canonical| seen on a positive, which must not exceed the bound.
+    """
+    n = block.shape[0]
+    below = cells.shape[1] - _BELOW
+    last_cell = np.float32(below)
+    place = np.empty(n, np.int32)
+    near = np.empty(n + 1, np.int32)
+    worst = 0.0
+    for t in range(begin, end):
+        q = first_query + t
+        first, last = offsets[q], offsets[q + 1]
+        if first == last:
+            continue
+        line = tile[t]
+        worst = max(worst, _mask(line, first_row, rows[first:last], keys[first:last]))
+        _mask(line, first_row, excluded_rows[excluded_offsets[q] : excluded_offsets[q + 1]], keys[:0])
+
+        # Two loops: the first is pure arithmetic and vectorises, the second is bound by memory.
+        top_q, scale_q = top[q], scale[q]
+        for j in range(n):
+            c = _cell(line[j], top_q, scale_q, last_cell)
+            place[j] = c if c < below else below + (j & (_BELOW - 1))
+        counter = cells[q]
+        n_near = 0
+        for j in range(n):
+            c = place[j]
+            value = counter[c]
+            counter[c] = value + (value >= 0)
+            near[n_near] = j
+            n_near += value < 0
+
+        for i in range(n_near):
+            j = near[i]
+            from_first = first - 1 - counter[place[j]]
+            _compare(line[j], query[q], block[j], first_row + j, from_first, last, bound, rows, keys, steps)
+    return worst
+
+
+@compiled
+def finish(
+    offsets: NDArray[np.int64],
+    keys: NDArray[np.float64],
+    top: NDArray[np.float32],
+    scale: NDArray[np.float32],
+    cells: NDArray[np.int32],
+    steps: NDArray[np.int32],
+) -> None:
+    """Turn steps and cells into counts in place: steps [3, P] then holds those among the non-positives."""
+    last_cell = np.float32(cells.shape[1] - _BELOW)
+    for q in range(offsets.size - 1):
+        greater = equal = before = above = np.int64(0)
+        c = 0
+        for p in range(offsets[q], offsets[q + 1]):
+            home = _cell(np.float32(-keys[p]), top[q], scale[q], last_cell)
+            while c < home:
+                if cells[q, c] > 0:
+                    above += cells[q, c]
+                c += 1
+            greater += steps[GREATER, p]
+            equal += steps[EQUAL, p]
+            before += steps[BEFORE, p]
+            steps[GREATER, p] = greater + above
+            steps[EQUAL, p] = equal
+            steps[BEFORE, p] = before

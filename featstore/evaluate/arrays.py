@@ -1,0 +1,151 @@
+"""Metrics of one query matrix against one gallery matrix."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from featstore.evaluate.metrics import metric_info, metric_values
+from featstore.evaluate.ranks import DEFAULT_BLOCKING, Blocking, ranked_blocks
+from featstore.evaluate.relevance import ByLabel
+from featstore.evaluate.ties import expected_average_precision
+from featstore.evaluate.vectors import ArrayVectors
+from featstore.progress import SILENT, Progress
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from featstore.evaluate.relevance import Relevance
+    from featstore.evaluate.vectors import Vectors
+
+__all__ = ["PerQuery", "evaluate_arrays", "evaluate_vectors"]
+
+
+@dataclass(frozen=True, slots=True)
+class PerQuery:
+    """Every query's values; NaN where a query has no positives. Such queries are left out of means and counted.
+
+    Attributes:
+        values: By metric, float64 [Q] in [0, 1]; ties in gallery row order.
+        lowest: The same with all ties against the positives. An order of ties can give nothing below it.
+        highest: The same with all ties in favour of the positives.
+        expected_map: Average precision expected under a random order of ties, [Q].
+        n_positives: Right answers of each query in the gallery, int64 [Q].
+        tied: Queries in which a positive ties with a non-positive, bool [Q].
+    """
+
+    values: dict[str, NDArray[np.float64]]
+    lowest: dict[str, NDArray[np.float64]]
+    highest: dict[str, NDArray[np.float64]]
+    expected_map: NDArray[np.float64]
+    n_positives: NDArray[np.int64]
+    tied: NDArray[np.bool_]
+
+    @property
+    def valid(self) -> NDArray[np.bool_]:
+        """Queries that have positives, bool [Q]."""
+        return self.n_positives > 0
+
+    @property
+    def n_queries(self) -> int:
+        """Queries that count."""
+        return int(self.valid.sum())
+
+    @property
+    def n_skipped(self) -> int:
+        """Queries without positives."""
+        return len(self.n_positives) - self.n_queries
+
+    def mean(self, metric: str) -> float:
+        """The mean over queries with positives; NaN when there is none."""
+        return _mean(self.values[metric])
+
+    def bracket(self, metric: str) -> tuple[float, float]:
+        """The least and the greatest mean that an order of ties can give."""
+        return _mean(self.lowest[metric]), _mean(self.highest[metric])
+
+
+def evaluate_vectors(
+    query: Vectors,
+    gallery: Vectors,
+    relevance: Relevance,
+    metrics: Sequence[str],
+    *,
+    blocking: Blocking = DEFAULT_BLOCKING,
+    progress: Progress = SILENT,
+    task: str = "ranking",
+) -> PerQuery:
+    """Exact metrics of every query, in memory bounded by `blocking`.
+
+    Args:
+        query: [Q, D].
+        gallery: [G, D].
+        relevance: Which gallery rows answer which query.
+        metrics: Names from the metric registry.
+        blocking: How to cut the work; no result depends on it.
+        progress: Told of gallery rows.
+        task: What the progress is called.
+
+    Raises:
+        UnknownNameError: A metric nobody knows; before anything is read.
+        AlignmentError: Widths or row counts differ.
+        NonFiniteError: A row has no direction.
+    """
+    names = tuple(dict.fromkeys(metrics))
+    for name in names:
+        metric_info(name)
+    n = query.rows
+    values, lowest, highest = ({name: np.full(n, np.nan) for name in names} for _ in range(3))
+    expected = np.full(n, np.nan)
+    n_positives = np.zeros(n, np.int64)
+    tied = np.zeros(n, bool)
+    for start, counts in ranked_blocks(query, gallery, relevance, blocking=blocking, progress=progress, task=task):
+        part = slice(start, start + len(counts.n_positives))
+        n_positives[part] = counts.n_positives
+        tied[part] = np.bincount(counts.query, counts.equal, minlength=len(counts.n_positives)) > 0
+        by_row = metric_values(counts, names)
+        has_ties = bool(tied[part].any())
+        worst = metric_values(counts, names, "worst") if has_ties else by_row
+        best = metric_values(counts, names, "best") if has_ties else by_row
+        for name in names:
+            values[name][part], lowest[name][part], highest[name][part] = by_row[name], worst[name], best[name]
+        expected[part] = expected_average_precision(counts)
+    return PerQuery(values, lowest, highest, expected, n_positives, tied)
+
+
+def evaluate_arrays(
+    query: NDArray[np.floating],
+    gallery: NDArray[np.floating],
+    *,
+    query_labels: NDArray[np.integer],
+    gallery_labels: NDArray[np.integer],
+    self_rows: NDArray[np.integer] | None = None,
+    metrics: Sequence[str] = ("map", "map@r", "recall@1"),
+) -> PerQuery:
+    """Exact metrics of every query: cosine similarity, a gallery row is right when its label is the query's.
+
+    Args:
+        query: [Q, D], any float dtype; normalised here.
+        gallery: [G, D], any float dtype; normalised here.
+        query_labels: Integers [Q]; negative is unlabelled.
+        gallery_labels: Integers [G]; rows with a negative label answer nothing.
+        self_rows: The gallery row that is the query itself and is left out of its ranking, int64 [Q], −1 for none.
+        metrics: Names from the metric registry.
+
+    Raises:
+        UnknownNameError: A metric nobody knows.
+        AlignmentError: Widths or row counts differ.
+        BadInputError: Not floating-point matrices.
+        NonFiniteError: A row has zero norm, NaN or infinity.
+    """
+    relevance = ByLabel(query_labels, gallery_labels, self_rows)
+    return evaluate_vectors(ArrayVectors(query, "queries"), ArrayVectors(gallery, "gallery"), relevance, metrics)
+
+
+def _mean(values: NDArray[np.float64]) -> float:
+    counted = values[~np.isnan(values)]
+    return float(counted.mean()) if len(counted) else float("nan")

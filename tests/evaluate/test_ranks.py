@@ -1,0 +1,216 @@
+"""Invariant 7: every metric is exact, independent of block size, shard order and row order; ties as documented."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from featstore.errors import AlignmentError
+from featstore.evaluate.arrays import evaluate_arrays, evaluate_vectors
+from featstore.evaluate.ranks import DEFAULT_BLOCKING, Blocking, RankCounter, ranked_blocks
+from featstore.evaluate.relevance import ByLabel
+from featstore.evaluate.scores import normalise
+from featstore.evaluate.vectors import ArrayVectors
+from tests.evaluate import reference
+
+METRICS = ("map", "map@r", "recall@1", "recall@3", "r-precision", "mrr")
+
+
+@st.composite
+def problems(draw):
+    """A retrieval problem with features of few small integers, so that many scores tie, or normal, so that none does."""
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    n_query, n_gallery, width = draw(st.integers(1, 12)), draw(st.integers(1, 40)), draw(st.integers(1, 20))
+    n_classes = draw(st.integers(1, 5))
+    tied = draw(st.booleans())
+    dtype = draw(st.sampled_from([np.float16, np.float32]))
+
+    def features(n):
+        rows = rng.integers(-1, 2, (n, width)) if tied else rng.normal(size=(n, width))
+        rows = rows.astype(dtype)
+        rows[~rows.any(axis=1)] = 1
+        return rows
+
+    query, gallery = features(n_query), features(n_gallery)
+    query_labels = rng.integers(-1, n_classes, n_query)
+    gallery_labels = rng.integers(-1, n_classes, n_gallery)
+    self_rows = rng.integers(-1, n_gallery, n_query)
+    return query, gallery, query_labels, gallery_labels, self_rows
+
+
+def by_sorting(query, gallery, query_labels, gallery_labels, self_rows, order="row"):
+    """Per-query values of METRICS by sorting the reference scores."""
+    scores = reference.scores(query, gallery)
+    values = {name: np.full(len(query), np.nan) for name in METRICS}
+    for q in range(len(query)):
+        keep = np.arange(len(gallery)) != self_rows[q]
+        relevant = (gallery_labels == query_labels[q]) & (query_labels[q] >= 0)
+        if not (relevant & keep).any():
+            continue
+        score = scores[q].copy()
+        if order != "row":
+            score += np.where(relevant, 0, 1e-13 if order == "worst" else -1e-13)
+        rel = reference.relevance_of_ranking(score, relevant, keep)
+        for name in METRICS:
+            values[name][q] = reference.metric(name, rel)
+    return values
+
+
+def evaluated(problem, blocking=DEFAULT_BLOCKING):
+    query, gallery, query_labels, gallery_labels, self_rows = problem
+    return evaluate_vectors(
+        ArrayVectors(query),
+        ArrayVectors(gallery),
+        ByLabel(query_labels, gallery_labels, self_rows),
+        METRICS,
+        blocking=blocking,
+    )
+
+
+@given(problems())
+@settings(max_examples=150, deadline=None)
+def test_metrics_equal_sorting_by_the_definition_ties_in_row_order(problem):
+    found, expected = evaluated(problem), by_sorting(*problem)
+    for name in METRICS:
+        np.testing.assert_allclose(found.values[name], expected[name], rtol=1e-12, err_msg=name)
+    assert found.n_skipped == np.isnan(expected["map"]).sum()
+
+
+@given(problems())
+@settings(max_examples=60, deadline=None)
+def test_the_bracket_is_what_the_worst_and_the_best_order_of_ties_give(problem):
+    found, worst, best = evaluated(problem), by_sorting(*problem, "worst"), by_sorting(*problem, "best")
+    for name in METRICS:
+        np.testing.assert_allclose(found.lowest[name], worst[name], rtol=1e-12, err_msg=name)
+        np.testing.assert_allclose(found.highest[name], best[name], rtol=1e-12, err_msg=name)
+
+
+@given(problems(), st.integers(1, 45), st.integers(1, 13), st.booleans(), st.integers(1, 60_000))
+@settings(max_examples=80, deadline=None)
+def test_results_do_not_depend_on_how_the_work_is_cut(problem, gallery_rows, tile_queries, keep, state_bytes):
+    whole = evaluated(problem)
+    cut = evaluated(
+        problem,
+        Blocking(
+            gallery_rows=gallery_rows, tile_queries=tile_queries, state_bytes=state_bytes, keep_bytes=keep * 2**20
+        ),
+    )
+    for name in METRICS:
+        np.testing.assert_array_equal(cut.values[name], whole.values[name])
+        np.testing.assert_array_equal(cut.lowest[name], whole.lowest[name])
+    np.testing.assert_array_equal(cut.expected_map, whole.expected_map)
+
+
+@given(problems(), st.randoms(use_true_random=False))
+@settings(max_examples=60, deadline=None)
+def test_row_order_changes_nothing_but_the_order_within_ties(problem, random):
+    query, gallery, query_labels, gallery_labels, self_rows = problem
+    order = list(range(len(gallery)))
+    random.shuffle(order)
+    place = np.argsort(order)
+    moved = (query, gallery[order], query_labels, gallery_labels[order], np.where(self_rows < 0, -1, place[self_rows]))
+    straight, shuffled = evaluated(problem), evaluated(moved)
+    for name in METRICS:
+        np.testing.assert_allclose(shuffled.lowest[name], straight.lowest[name], rtol=1e-12)
+        np.testing.assert_allclose(shuffled.highest[name], straight.highest[name], rtol=1e-12)
+        untied = ~straight.tied
+        np.testing.assert_allclose(shuffled.values[name][untied], straight.values[name][untied], rtol=1e-12)
+    np.testing.assert_allclose(shuffled.expected_map, straight.expected_map, rtol=1e-12)
+
+
+@given(problems(), st.integers(0, 40))
+@settings(max_examples=60, deadline=None)
+def test_counts_over_parts_of_a_gallery_add(problem, cut):
+    query, gallery, query_labels, gallery_labels, self_rows = problem
+    query, gallery, cut = normalise(query, what="q"), normalise(gallery, what="g"), min(cut, len(gallery))
+    relevance = ByLabel(query_labels, gallery_labels, self_rows)
+
+    def counts(*parts):
+        counter = RankCounter(query, relevance.positives(0, len(query)), relevance.excluded(0, len(query)))
+        counter.score(0, gallery)
+        for first, last in parts:
+            counter.count(first, gallery[first:last])
+        return counter.result()
+
+    merged = counts((cut, len(gallery))).merge(counts((0, cut)))
+    whole = counts((0, len(gallery)))
+    for name in ("rows", "greater", "equal", "before"):
+        np.testing.assert_array_equal(getattr(merged, name), getattr(whole, name), err_msg=name)
+    with pytest.raises(AlignmentError, match="different queries"):
+        whole.merge(RankCounter(query[:0], relevance.positives(0, 0), relevance.excluded(0, 0)).result())
+
+
+def test_many_rows_in_float16_and_several_threads_equal_sorting(monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 20, 900)
+    gallery = (rng.normal(size=(20, 24))[labels] + 1.5 * rng.normal(size=(900, 24))).astype(np.float16)
+    gallery[450:] = gallery[:450]  # every score ties with its twin's
+    problem = gallery[:60], gallery, labels[:60], labels, np.arange(60)
+    found, expected = evaluated(problem, Blocking(gallery_rows=128, tile_queries=16)), by_sorting(*problem)
+    for name in METRICS:
+        np.testing.assert_allclose(found.values[name], expected[name], rtol=1e-12, err_msg=name)
+    assert found.tied.all()
+
+
+def test_scores_closer_than_float32_can_tell_are_ordered_by_the_canonical_score():
+    """Neighbours in the last bit of a component: the GEMM confuses them, their order is still the exact one."""
+    rng = np.random.default_rng(1)
+    base = rng.normal(size=64).astype(np.float32)
+    gallery = np.repeat(base[None], 300, axis=0)
+    gallery[np.arange(300), rng.integers(0, 64, 300)] *= np.float32(1 + 2e-7)
+    query = (base + 0.1 * rng.normal(size=(4, 64))).astype(np.float32)
+    problem = query, gallery, np.zeros(4, int), rng.integers(0, 2, 300), np.full(4, -1)
+    found, expected = evaluated(problem), by_sorting(*problem)
+    np.testing.assert_allclose(found.values["map"], expected["map"], rtol=1e-12)
+
+
+def test_a_product_that_is_less_precise_than_float32_is_refused(monkeypatch):
+    rng = np.random.default_rng(2)
+    rows = normalise(rng.normal(size=(8, 16)), what="rows")
+    relevance = ByLabel(np.zeros(8, int), np.zeros(8, int))
+    counter = RankCounter(rows, relevance.positives(0, 8), relevance.excluded(0, 8))
+    counter.score(0, rows)
+    product = np.matmul
+    monkeypatch.setattr(np, "matmul", lambda a, b, out: product(a.astype(np.float16), b.astype(np.float16), out=out))
+    with pytest.raises(Exception, match="ranks would not be exact"):
+        counter.count(0, rows)
+
+
+def test_shapes_that_do_not_fit_are_refused():
+    rows = np.ones((4, 3), np.float32)
+    labels = np.zeros(4, int)
+    with pytest.raises(AlignmentError, match="width 2, gallery rows 3"):
+        evaluate_arrays(rows[:, :2], rows, query_labels=labels, gallery_labels=labels)
+    with pytest.raises(AlignmentError, match="labels for 4 queries and 3"):
+        evaluate_arrays(rows, rows, query_labels=labels, gallery_labels=labels[:3])
+    with pytest.raises(AlignmentError, match="a self row is 0 to 4"):
+        evaluate_arrays(rows, rows, query_labels=labels, gallery_labels=labels, self_rows=np.array([0, 1, 2, 4]))
+
+
+def test_an_empty_problem_has_no_blocks():
+    empty = ArrayVectors(np.zeros((0, 3), np.float32))
+    relevance = ByLabel(np.zeros(0, int), np.zeros(0, int))
+    assert list(ranked_blocks(empty, empty, relevance)) == []
+
+
+def test_progress_adds_up_to_what_was_announced():
+    class Listener:
+        total = done = 0
+
+        def start(self, task, total, unit, *, done=0):
+            self.task, self.total, self.unit, self.done = task, total, unit, done
+
+        def advance(self, n):
+            self.done += n
+
+        def note(self, message): ...
+
+    rng, listener = np.random.default_rng(0), Listener()
+    rows, labels = ArrayVectors(rng.normal(size=(50, 4))), np.zeros(50, int)
+    blocking = Blocking(gallery_rows=16, state_bytes=40_000)
+    evaluate_vectors(
+        rows, rows, ByLabel(labels, labels), ("map",), blocking=blocking, progress=listener, task="old/old"
+    )
+    assert (listener.task, listener.unit) == ("old/old", "rows")
+    assert listener.done == listener.total > 50

@@ -1,0 +1,65 @@
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from featstore.errors import NonFiniteError
+from featstore.evaluate.scores import canonical_scores, normalise, score_error_bound
+from tests.evaluate import reference
+
+
+@pytest.mark.parametrize("width", [1, 3, 8, 11, 64])
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+def test_normalisation_and_score_follow_their_definition_to_the_last_bit(width, dtype):
+    rng = np.random.default_rng(width)
+    query, gallery = (rng.normal(size=(n, width)).astype(dtype) for n in (5, 7))
+    left, right = normalise(query, what="queries"), normalise(gallery, what="gallery")
+    np.testing.assert_array_equal(left, reference.unit(query))
+    rows, columns = np.divmod(np.arange(35), 7)
+    np.testing.assert_array_equal(
+        canonical_scores(left, right, rows, columns).reshape(5, 7), reference.scores(query, gallery)
+    )
+
+
+def test_normalisation_leaves_its_input_alone_and_takes_read_only_transposed_views():
+    raw = np.asfortranarray(np.arange(1, 13, dtype=np.float32).reshape(4, 3))
+    raw.flags.writeable = False
+    copy = raw.copy()
+    np.testing.assert_array_equal(normalise(raw, what="rows"), reference.unit(copy))
+    np.testing.assert_array_equal(raw, copy)
+
+
+def test_rows_without_direction_are_counted_and_named():
+    rows = np.ones((6, 4), np.float32)
+    rows[1] = 0
+    rows[3, 2] = np.nan
+    rows[5, 0] = np.inf
+    with pytest.raises(NonFiniteError, match=r"set: 3 of 6 rows .*1 of zero norm, 2 with NaN.*: 11, 13, 15"):
+        normalise(rows, what="set", first_row=10)
+    with pytest.raises(NonFiniteError, match=r"img-1, img-3, img-5"):
+        normalise(rows, what="set", names=lambda rows: [f"img-{row}" for row in rows])
+
+
+def test_tiny_and_huge_rows_keep_their_direction():
+    rows = np.array([[3e-45, 0], [3e38, 3e38], [1e-38, -1e-38]], np.float32)
+    np.testing.assert_allclose(
+        normalise(rows, what="rows"), [[1, 0], [0.5**0.5, 0.5**0.5], [0.5**0.5, -(0.5**0.5)]], rtol=1e-7
+    )
+
+
+@given(st.integers(1, 700), st.sampled_from([0.0, 0.99, 1.0]), st.integers(0, 2**32 - 1))
+@settings(max_examples=40, deadline=None)
+def test_a_float32_product_stays_within_the_error_bound_in_any_summation_order(width, alike, seed):
+    rng = np.random.default_rng(seed)
+    base = np.abs(rng.normal(size=(1, width)))
+    query, gallery = (
+        normalise(alike * base + (1 - alike) * rng.normal(size=(n, width)) + 1e-9, what="rows") for n in (6, 9)
+    )
+    rows, columns = np.divmod(np.arange(54), 9)
+    exact = canonical_scores(query, gallery, rows, columns).reshape(6, 9)
+    in_order = np.zeros((6, 9), np.float32)
+    for i in range(width):
+        in_order += query[:, i, None] * gallery[None, :, i]
+    bound = score_error_bound(width)
+    assert np.abs(query @ gallery.T - exact).max() <= bound
+    assert np.abs(in_order - exact).max() <= bound
