@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from typing import Any
 
 import rich_click as click
+from click.exceptions import Abort, Exit
+from rich_click.utils import CommandGroupDict
 
 from featstore_cli.exit_codes import ExitCode
 from featstore_cli.options import examples
@@ -30,7 +32,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "losses": ("featstore_cli.commands.train:losses", "List the training objectives."),
     "metrics": ("featstore_cli.commands.eval:metrics", "List the metrics and their conventions."),
 }
-_GROUPS = [
+_GROUPS: list[CommandGroupDict] = [
     {"name": "Fill the store", "commands": ["init", "extract", "import", "export", "dataset"]},
     {"name": "Learn and upgrade", "commands": ["train", "apply", "losses"]},
     {"name": "Decide", "commands": ["eval", "metrics"]},
@@ -57,7 +59,7 @@ class _LazyGroup(click.RichGroup):
             return None
         target, line = COMMANDS[cmd_name]
         if ctx.params.get("_listing"):
-            return click.RichCommand(cmd_name, help=line)
+            return click.RichCommand(name=cmd_name, help=line)
         module, attribute = target.split(":")
         command: click.Command = getattr(importlib.import_module(module), attribute)
         return command
@@ -109,9 +111,9 @@ def run(arguments: Sequence[str]) -> int:
     """Run the command line and return the exit status; every other than 0 has said on stderr what to do next."""
     try:
         result: Any = cli.main(list(arguments), prog_name="featstore", standalone_mode=False)
-    except click.exceptions.Exit as stop:
+    except Exit as stop:
         return stop.exit_code
-    except (click.exceptions.Abort, KeyboardInterrupt):
+    except (Abort, KeyboardInterrupt):
         _say("interrupted", "run the same command again to go on where it stopped")
         return ExitCode.INTERRUPTED
     except click.ClickException as error:

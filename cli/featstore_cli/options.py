@@ -7,6 +7,7 @@ import inspect
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+import click as plain
 import rich_click as click
 
 if TYPE_CHECKING:
@@ -18,22 +19,20 @@ __all__ = ["examples", "json_option", "pairs", "store_option", "where_option"]
 def store_option(command: Callable[..., Any]) -> Callable[..., Any]:
     """`--store` after the command as well as before it; the command gets an open Store as `store`."""
 
-    @click.option(
-        "--store", "store_path", metavar="PATH", help="The store, if it is not the nearest .featstore folder."
+    def with_store(*args: Any, store_path: str | None, **kwargs: Any) -> Any:
+        return command(*args, store=open_store(store_path), **kwargs)
+
+    option = click.option(
+        "--store", "store_path", metavar="PATH", help="The store, if not the nearest .featstore folder."
     )
-    @click.pass_context
-    @functools.wraps(command)
-    def with_store(ctx: click.Context, *args: Any, store_path: str | None, **kwargs: Any) -> Any:
-        return command(*args, store=open_store(ctx, store_path), **kwargs)
-
-    return with_store
+    return option(functools.update_wrapper(with_store, command))
 
 
-def open_store(ctx: click.Context, path: str | None) -> Store:
+def open_store(path: str | None) -> Store:
     """The store named by the command, by the group before it, or found upwards."""
     from featstore.store import Store
 
-    return Store.open(path or ctx.find_root().obj)
+    return Store.open(path or plain.get_current_context().find_root().obj)
 
 
 def examples(*lines: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:

@@ -1,0 +1,161 @@
+"""Head mode on cars: is a head trained against cached old features better on the old gallery than the old model itself?
+
+Scenario `exclass`, test `seen`: 70 % of each class's images train, 30 % test. Old is a head on MobileNetV1-0.25 features
+trained with 30 % of the classes; new is a head on EfficientNet-Lite1 features trained with all. Width 128, default settings
+for every method (nothing is tuned here), the epoch chosen on validation images. Prints mAP and R@1 over the seeds with
+intervals over seeds × classes × queries.
+
+    python benchmarks/cars_head.py --data ../shared/data --seeds 3
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+
+from featstore.convert import import_features
+from featstore.evaluate import Column, EvalRequest, EvalResult, Resampled, Run, evaluate
+from featstore.maps import apply_map
+from featstore.store import Store, split_dataset
+from featstore_training import TrainConfig, train
+
+METHODS = ("independent", "l2", "bct", "odpp")
+METRICS = ("map", "recall@1")
+OLD_MODEL, NEW_MODEL = "v1_025_128", "lite1_192"
+WIDTH = 128
+
+
+def main() -> None:
+    """Parse, run every seed, print the table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--data", type=Path, default=Path("../shared/data"), help="folder with features/ and cars196h/")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--epochs", type=int, default=None, help="default: the trainer's own")
+    parser.add_argument("--json", type=Path, default=None, help="write the numbers here too")
+    arguments = parser.parse_args()
+    began = time.monotonic()
+    with tempfile.TemporaryDirectory() as folder:
+        store = open_cars(Path(folder), arguments.data)
+        runs, columns = [], ()
+        for seed in range(arguments.seeds):
+            columns, run = one_seed(store, Path(folder), seed, arguments.epochs)
+            runs.append(run)
+            print(f"seed {seed} done after {time.monotonic() - began:.0f} s", flush=True)
+    resampled = Resampled.of(columns, runs, resamples=2000, seed=0)
+    rows = table(resampled)
+    if arguments.json:
+        arguments.json.write_text(json.dumps(rows, indent=1))
+
+
+def open_cars(folder: Path, data: Path) -> Store:
+    """A store with the cached features of both models."""
+    store = Store.init(folder / "store")
+    for model in (OLD_MODEL, NEW_MODEL):
+        import_features(
+            store,
+            data / "features" / f"cars196h_{model}.npz",
+            f"cars/{model}",
+            keys={"features": "emb", "ids": "path", "labels": "class_name"},
+            rows_file=data / "cars196h" / "index.csv",
+        )
+    return store
+
+
+def one_seed(store: Store, folder: Path, seed: int, epochs: int | None) -> tuple[tuple[Column, ...], Run]:
+    """Split, train old and every method, evaluate; per-query values of every column of the table."""
+    split, era = f"split{seed}", f"era{seed}"
+    split_dataset(store, "cars", {"train": 0.7, "test": 0.3}, by="image", seed=seed, column=split)
+    split_dataset(store, "cars", {"old": 0.3, "new": 0.7}, by="class", seed=seed, column=era)
+    more = {} if epochs is None else {"epochs": epochs}
+    old = f"cars/old-{seed}"
+    old_rows = (f"{split}=train", f"{era}=old")
+    fit(
+        store,
+        TrainConfig(loss="independent", new=f"cars/{OLD_MODEL}", where=old_rows, width=WIDTH, seed=seed, **more),
+        folder,
+        old,
+    )
+    parts: dict[Column, np.ndarray] = {}
+    classes = np.zeros(0, dtype=np.int64)
+    for method in METHODS:
+        new = f"cars/{method}-{seed}"
+        config = TrainConfig(
+            loss=method, old=old, new=f"cars/{NEW_MODEL}", where=(f"{split}=train",), width=WIDTH, seed=seed, **more
+        )
+        fit(store, config, folder, new)
+        request = EvalRequest(
+            old=old,
+            new=new,
+            where=(f"{split}=test",),
+            metrics=METRICS,
+            bootstrap=0,
+            allow_unrelated=method == "independent",
+        )
+        result = evaluate(store, request)
+        classes = result.evidence.problem.classes
+        parts |= values(result, {"old/old": "old/old", "new/old": f"{method} cross", "new/new": f"{method} self"})
+    for model, name in ((OLD_MODEL, "raw old"), (NEW_MODEL, "raw new")):
+        request = EvalRequest(new=f"cars/{model}", where=(f"{split}=test",), metrics=METRICS, bootstrap=0)
+        parts |= values(evaluate(store, request), {"new/new": f"{name} self"})
+    kept = np.all([~np.isnan(column) for column in parts.values()], axis=0)
+    return tuple(parts), Run(np.stack([column[kept] for column in parts.values()], axis=1), classes[kept])
+
+
+def fit(store: Store, config: TrainConfig, folder: Path, as_: str) -> None:
+    """Train and apply: `as_` is the new feature set."""
+    run = folder / "runs" / as_.replace("/", "-")
+    train(store, config, run)
+    apply_map(store, run, config.new, as_)
+
+
+def values(result: EvalResult, roles: dict[str, str]) -> dict[Column, np.ndarray]:
+    """Per-query values by the row names of the table."""
+    per_query = result.evidence.per_query
+    return {Column(row, metric): per_query[role].values[metric] for role, row in roles.items() for metric in METRICS}
+
+
+def table(resampled: Resampled) -> list[dict[str, object]]:
+    """Print one line a row, with the paired difference to old/old for cross rows, and return the numbers."""
+    print(
+        f"\n{'%':20}"
+        + "".join(f"{metric:>9}  {'95 %':13}{'− old/old':>10}  {'95 %':15}" for metric in METRICS)
+        + "verdict (map)"
+    )
+    rows = []
+    for name in dict.fromkeys(column.role for column in resampled.columns):
+        line, verdict = f"{name:20}", ""
+        for metric in METRICS:
+            value = resampled.estimate({Column(name, metric): 1.0})
+            line += f"{100 * value.value:9.1f}  {span(value.low, value.high, ''):13}"
+            row: dict[str, object] = {
+                "row": name,
+                "metric": metric,
+                "value": value.value,
+                "low": value.low,
+                "high": value.high,
+            }
+            if name.endswith("cross"):
+                change = resampled.estimate({Column(name, metric): 1.0, Column("old/old", metric): -1.0})
+                line += f"{100 * change.value:+10.1f}  {span(change.low, change.high, '+'):15}"
+                row["difference"] = list(change)
+                if metric == "map" and change.low is not None and change.high is not None:
+                    verdict = "compatible" if change.low > 0 else "not compatible" if change.high <= 0 else "undecided"
+            else:
+                line += " " * 27
+            rows.append(row)
+        print(line + verdict)
+    return rows
+
+
+def span(low: float | None, high: float | None, sign: str) -> str:
+    """An interval in percent."""
+    return "" if low is None or high is None else f"{100 * low:{sign}.1f} … {100 * high:{sign}.1f}"
+
+
+if __name__ == "__main__":
+    main()

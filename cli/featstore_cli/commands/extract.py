@@ -1,0 +1,100 @@
+"""`featstore extract`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import rich_click as click
+
+from featstore_cli.exit_codes import ExitCode
+from featstore_cli.options import examples, json_option, pairs, store_option
+from featstore_cli.render import amount, duration, out, print_json, progress
+
+if TYPE_CHECKING:
+    from featstore.extract import ExtractReport
+    from featstore.store import Store
+
+
+@click.command()
+@click.argument("source")
+@click.option("--dataset", metavar="DATASET", required=True, help="Made when new, extended by images it does not have.")
+@click.option(
+    "--model", "models", metavar="NAME=MODEL", multiple=True, required=True, help="Feature set and encoder; repeatable."
+)
+@click.option("--workers", type=click.IntRange(1), help="Processes of one thread each; default: one a core.")
+@click.option("--batch", type=click.IntRange(1), default=64, show_default=True, help="Images an encoder sees at once.")
+@click.option("--dtype", type=click.Choice(["float16", "float32"]), help="Stored type; default: the encoder's own.")
+@click.option(
+    "--max-failures", metavar="SHARE", default="5%", show_default=True, help="Stop when more images fail: 5% or 0.05."
+)
+@json_option
+@store_option
+@examples(
+    "featstore extract photos --dataset cars --model old=run:models/old",
+    "featstore extract photos --dataset cars --model v2=python:my.models:make",
+)
+def extract(
+    store: Store,
+    source: str,
+    dataset: str,
+    models: tuple[str, ...],
+    workers: int | None,
+    batch: int,
+    dtype: Any,
+    max_failures: str,
+    as_json: bool,
+) -> int:
+    """Encode images once into shared feature sets.
+
+    SOURCE is a folder of images; its class folders, if any, become labels. Every image is read and decoded once for all
+    models. MODEL is run:FOLDER (a run folder) or python:MODULE:FACTORY.
+
+    The same command again resumes, adds images that are new, or finds everything cached. Images that cannot be used are
+    recorded with the reason (`featstore show DATASET/NAME`) and the command exits with 3.
+    """
+    from featstore.extract import ExtractRequest
+    from featstore.extract import extract as extract_images
+
+    request = ExtractRequest(
+        source=source,
+        dataset=dataset,
+        models=pairs(models, option="--model", example="old=run:models/old"),
+        workers=workers,
+        batch=batch,
+        dtype=dtype,
+        max_failures=_share(max_failures),
+    )
+    with progress() as listener:
+        report = extract_images(store, request, progress=listener)
+    if as_json:
+        print_json(report.model_dump(mode="json"))
+    else:
+        _print(report)
+    return ExitCode.FINISHED_WITH_FAILURES if report.failed else ExitCode.DONE
+
+
+def _share(text: str) -> float:
+    from featstore.errors import UsageError
+
+    try:
+        share = float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
+    except ValueError:
+        share = -1.0
+    if not 0 <= share <= 1:
+        raise UsageError(f"--max-failures {text} is no share", hint="write 5% or 0.05")
+    return share
+
+
+def _print(report: ExtractReport) -> None:
+    for made in report.sets.values():
+        failed = f", [red]{made.failed:,} failed[/]" if made.failed else ""
+        how = "cached" if not made.encoded else f"{made.encoded:,} encoded, {made.cached:,} cached"
+        out.print(f"[bold]{made.ref}[/]  {amount(made.rows, 'rows')}{failed}  ({how})")
+    if report.encoded:
+        rate = f"{report.images_per_second:,.0f} images/s"
+        out.print(f"{amount(report.encoded, 'images')} decoded and encoded in {duration(report.seconds)} ({rate})")
+    else:
+        out.print(f"cached: nothing to encode ({duration(report.seconds)})")
+    if report.failed:
+        first = next(iter(report.sets.values())).ref.partition("@")[0]
+        out.print(f"{amount(report.failed, 'images')} failed; `featstore show {first}` lists why")

@@ -1,0 +1,127 @@
+"""Networks that are built from a name and a config alone, so that a run folder never has to point to code.
+
+Dimension legend: B batch, C channels, H and W pixels, D embedding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Literal
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from torch import Tensor, nn
+
+from featstore.encoders.efficientnet_lite import LiteConfig, build_lite
+from featstore.errors import UnknownNameError, UsageError
+
+__all__ = ["ConvNet", "ConvNetConfig", "architecture_names", "build_architecture", "check_config"]
+
+
+class ConvNetConfig(BaseModel):
+    """Config of `convnet`.
+
+    Attributes:
+        in_channels: 1 for grey, 3 for RGB.
+        widths: Channels of each stage; every stage halves height and width, so the image needs 2^len(widths) pixels.
+        embedding: Width of the output (D).
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    in_channels: Literal[1, 3] = 3
+    widths: tuple[int, ...] = Field(default=(32, 64, 128), min_length=1, max_length=8)
+    embedding: int = Field(default=128, ge=1, le=8192)
+
+    def model_post_init(self, _: Any) -> None:
+        """Refuse widths that no sensible network has, before anything is allocated."""
+        if not all(1 <= width <= 2048 for width in self.widths):
+            raise ValueError("each of widths must lie in 1…2048")
+
+
+class ConvNet(nn.Module):
+    """A small network for small images, 28 × 28 digits up to 64 × 64.
+
+    Stages of conv 3×3 – batch norm – ReLU – max pool 2, then the mean over what is left of height and width, and a linear
+    layer.
+
+    Args:
+        config: Widths of its layers.
+
+    Shape:
+        [B, C, H, W] → [B, D], not normalised.
+    """
+
+    def __init__(self, config: ConvNetConfig) -> None:
+        super().__init__()
+        stages: list[nn.Module] = []
+        before: int = config.in_channels
+        for width in config.widths:
+            # batch norm has its own shift, so the convolution needs none
+            stages += [
+                nn.Conv2d(before, width, 3, padding=1, bias=False),
+                nn.BatchNorm2d(width),
+                nn.ReLU(inplace=True),
+                nn.MaxPool2d(2),
+            ]
+            before = width
+        self.stages = nn.Sequential(*stages)
+        self.project = nn.Linear(before, config.embedding)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Embed images [B, C, H, W] as [B, D]."""
+        maps: Tensor = self.stages(images)
+        out: Tensor = self.project(maps.mean(dim=(2, 3)))
+        return out
+
+
+def _build_convnet(config: Mapping[str, Any]) -> nn.Module:
+    return ConvNet(ConvNetConfig.model_validate(config))
+
+
+_BUILDERS: dict[str, tuple[type[BaseModel], Callable[[Mapping[str, Any]], nn.Module]]] = {
+    "convnet": (ConvNetConfig, _build_convnet),
+    "efficientnet_lite": (LiteConfig, build_lite),
+}
+
+
+def architecture_names() -> list[str]:
+    """Names that `build_architecture` knows, sorted."""
+    return sorted(_BUILDERS)
+
+
+def check_config(name: str, config: Mapping[str, Any]) -> dict[str, Any]:
+    """The config with its defaults written out, as plain JSON; so equal networks have equal configs.
+
+    Raises:
+        UnknownNameError: no architecture has that name.
+        UsageError: the config does not fit it.
+    """
+    if name not in _BUILDERS:
+        raise UnknownNameError("architecture", name, _BUILDERS)
+    try:
+        return _BUILDERS[name][0].model_validate(config).model_dump(mode="json")
+    except ValidationError as error:
+        problems = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'config'}: {e['msg']}" for e in error.errors())
+        raise UsageError(f"architecture {name} cannot have this config: {problems}") from error
+
+
+def build_architecture(name: str, config: Mapping[str, Any], *, seed: int | None = None) -> nn.Module:
+    """A network with fresh weights.
+
+    Args:
+        name: One of `architecture_names()`.
+        config: Its config.
+        seed: Seed of the weights; None draws from torch's global generator.
+
+    Raises:
+        UnknownNameError: no architecture has that name.
+        UsageError: the config does not fit it.
+        MissingExtraError: it needs a package that is not installed.
+    """
+    checked = check_config(name, config)
+    if seed is None:
+        return _BUILDERS[name][1](checked)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return _BUILDERS[name][1](checked)

@@ -1,0 +1,189 @@
+"""Extraction: images of a source → rows of a dataset → one feature set for each encoder."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+
+import featstore
+from featstore.encoders import Encoder, load_encoder
+from featstore.extract.interrupts import Interrupts
+from featstore.extract.ledger import Ledger
+from featstore.extract.plan import (
+    Listing,
+    Unit,
+    add_rows,
+    check_spaces,
+    list_source,
+    plan_jobs,
+    probe,
+    report_differences,
+    units_of,
+)
+from featstore.extract.request import ExtractReport, ExtractRequest, SetReport
+from featstore.extract.workers import Work, run_here, run_workers
+from featstore.progress import SILENT, Progress
+from featstore.sources import ImageFolder, Source
+from featstore.store import Dataset, FeatureJob, RowStatus, Store
+from featstore.store.names import check_name
+
+__all__ = ["extract"]
+
+
+@dataclass
+class _Done:
+    """What this run did."""
+
+    spans: list[tuple[int, int]] = field(default_factory=list)
+    rows_of_set: dict[str, int] = field(default_factory=dict)
+    seconds: float = 0.0
+    interrupted: bool = False
+
+
+def extract(store: Store, request: ExtractRequest, progress: Progress = SILENT) -> ExtractReport:
+    """Encode the images of a source that the feature sets do not have yet.
+
+    Every image is read and decoded once for all models. Running the same request again continues after the last finished
+    shard, adds images that are new in the source, and returns at once when there is nothing to do.
+
+    Args:
+        store: Where datasets and features are.
+        request: What to do.
+        progress: Told how far it is, in images.
+
+    Raises:
+        BadInputError: no images, none that can be used, or more failures than allowed.
+        SpaceMismatchError: a feature set exists in another space than its encoder's.
+        KeyboardInterrupt: the user interrupted; finished shards stay.
+    """
+    began = time.perf_counter()
+    check_name(request.dataset, "dataset")
+    for name in request.models:
+        check_name(name, "feature set")
+    source = ImageFolder.open(request.source)
+    encoders = {name: load_encoder(uri) for name, uri in request.models.items()}
+    listing = list_source(store, source, request.dataset)
+    check_spaces(store, request.dataset, encoders)
+    report_differences(listing, progress)
+
+    done = _Done()
+    exists = store.has_dataset(request.dataset)
+    unfinished = exists and _unfinished(store, request)
+    if unfinished or listing.new:
+        coming = listing.items if unfinished else listing.new
+        rate = probe(source, [item.id for item in coming], encoders, must_work=not exists)
+        # rows the dataset has come first and alone: an interrupted plan covers exactly these, and is continued
+        if unfinished:
+            _fill(store, request, source, encoders, store.dataset(request.dataset), rate, done, progress)
+        if listing.new and done.interrupted:
+            raise KeyboardInterrupt
+        if listing.new:
+            dataset = add_rows(store, source, request.dataset, listing)
+            _fill(store, request, source, encoders, dataset, rate, done, progress)
+    return _report(store, request, listing, done, time.perf_counter() - began)
+
+
+def _unfinished(store: Store, request: ExtractRequest) -> bool:
+    rows = store.dataset(request.dataset).rows
+    keys = [f"{request.dataset}/{name}" for name in request.models]
+    return any(not store.has_features(key) or store.features(key).rows < rows for key in keys)
+
+
+def _fill(
+    store: Store,
+    request: ExtractRequest,
+    source: Source,
+    encoders: Mapping[str, Encoder],
+    dataset: Dataset,
+    rate: float | None,
+    done: _Done,
+    progress: Progress,
+) -> None:
+    """Bring every set up to the dataset's rows."""
+    workers = request.workers or len(os.sched_getaffinity(0))
+    jobs = plan_jobs(store, dataset, encoders, dtype=request.dtype, rate=rate, workers=workers)
+    units, finished = units_of(list(jobs.values()))
+    pending = _pending_rows(jobs)
+    total = finished + sum(unit.rows for unit in units)
+    progress.start(f"extract {dataset.name}", total, "images", done=finished)
+    began = time.perf_counter()
+    if units:
+        work = Work(
+            store=store,
+            dataset=(dataset.name, dataset.version),
+            source=source,
+            uris=tuple(request.models[name] for name in jobs),
+            jobs=tuple(jobs.values()),
+            batch=request.batch,
+        )
+        done.interrupted = _run(
+            work, [encoders[name] for name in jobs], units, min(workers, len(units)), request, progress
+        )
+    for name, job in jobs.items():
+        job.commit(
+            {
+                "made by": "extract",
+                "model": request.models[name],
+                "source": source.root,
+                "featstore": featstore.__version__,
+            }
+        )
+        done.rows_of_set[name] = done.rows_of_set.get(name, 0) + pending[name]
+    done.spans += [(unit.start, unit.stop) for unit in units]
+    done.seconds += time.perf_counter() - began
+
+
+def _run(
+    work: Work, encoders: list[Encoder], units: list[Unit], workers: int, request: ExtractRequest, progress: Progress
+) -> bool:
+    """Do the units; True if the user asked to stop while the last of them were under way."""
+    ledger = Ledger(len(units), request.max_failures, progress)
+    with Interrupts() as stop:
+        if workers == 1:
+            run_here(work, encoders, units, ledger, stop, progress)
+        else:
+            run_workers(work, units, workers, ledger, stop, progress)
+        return stop.requested
+
+
+def _pending_rows(jobs: Mapping[str, FeatureJob]) -> dict[str, int]:
+    counts = {}
+    for name, job in jobs.items():
+        spans = [job.shard_range(shard) for shard in job.pending()]
+        counts[name] = sum(stop - start for start, stop in spans)
+    return counts
+
+
+def _report(store: Store, request: ExtractRequest, listing: Listing, done: _Done, seconds: float) -> ExtractReport:
+    dataset = store.dataset(request.dataset)
+    touched = np.zeros(dataset.rows, dtype=bool)
+    for start, stop in done.spans:
+        touched[start:stop] = True
+    failed = np.zeros(dataset.rows, dtype=bool)
+    sets = {}
+    for name in request.models:
+        features = store.features(f"{request.dataset}/{name}")
+        bad = features.status() == RowStatus.FAILED
+        failed[: features.rows] |= bad
+        new = done.rows_of_set.get(name, 0)
+        sets[name] = SetReport(
+            ref=features.ref, rows=features.rows, failed=int(bad.sum()), encoded=new, cached=features.rows - new
+        )
+    encoded = int(touched.sum())
+    return ExtractReport(
+        dataset=f"{dataset.name}@{dataset.version}",
+        images=dataset.rows,
+        encoded=encoded,
+        cached=dataset.rows - encoded,
+        failed=int(failed.sum()),
+        skipped=len(listing.skipped),
+        changed=listing.changed,
+        vanished=listing.vanished,
+        seconds=seconds,
+        images_per_second=encoded / done.seconds if encoded else 0.0,
+        sets=sets,
+    )

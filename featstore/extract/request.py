@@ -1,0 +1,81 @@
+"""What extraction is asked for, and what it reports."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+__all__ = ["ExtractReport", "ExtractRequest", "SetReport"]
+
+
+class ExtractRequest(BaseModel):
+    """One extraction: the images of a source through one or several encoders.
+
+    Attributes:
+        source: A folder of images.
+        dataset: Name of the dataset in the store; made when it is new, extended by images it does not have yet.
+        models: Model URI by name of the feature set.
+        workers: Worker processes, each with one thread; None takes one for each core. 1 works in this process.
+        batch: Images an encoder sees at once.
+        dtype: Stored type; None takes each encoder's own.
+        max_failures: Stop when more than this fraction of the images tried has failed.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    source: str
+    dataset: str
+    models: dict[str, str] = Field(min_length=1)
+    workers: int | None = Field(default=None, ge=1)
+    batch: int = Field(default=64, ge=1)
+    dtype: Literal["float16", "float32", "float64"] | None = None
+    max_failures: float = Field(default=0.05, ge=0, le=1)
+
+
+class SetReport(BaseModel):
+    """One feature set after an extraction.
+
+    Attributes:
+        ref: `DATASET/NAME@version`.
+        rows: Rows it covers.
+        failed: Rows among them without a feature.
+        encoded: Rows this run computed (valid and failed).
+        cached: Rows that were there before.
+    """
+
+    ref: str
+    rows: int
+    failed: int
+    encoded: int
+    cached: int
+
+
+class ExtractReport(BaseModel):
+    """What an extraction did.
+
+    Attributes:
+        dataset: `DATASET@version`.
+        images: Rows of the dataset.
+        encoded: Images this run read and encoded, each counted once, whatever the number of models.
+        cached: Images whose features were all there before.
+        failed: Images that lack a feature in at least one set, from this run or an earlier one.
+        skipped: Entries of the source that are not read (links that lead out, unreadable folders).
+        changed: Images whose file changed since the dataset was committed; their features are those of the old content.
+        vanished: Rows of the dataset that are not in the source any more.
+        seconds: Wall time of the whole run.
+        images_per_second: `encoded` by the time spent encoding, 0 when nothing was.
+        sets: One entry a model, by name.
+    """
+
+    dataset: str
+    images: int
+    encoded: int
+    cached: int
+    failed: int
+    skipped: int
+    changed: int
+    vanished: int
+    seconds: float
+    images_per_second: float
+    sets: dict[str, SetReport]

@@ -1,0 +1,91 @@
+"""Commands on imported features, as a user types them; JSON on stdout, the rest on stderr."""
+
+import json
+
+import numpy as np
+import pytest
+
+from featstore_cli.main import run
+
+
+@pytest.fixture
+def store(tmp_path, monkeypatch):
+    """A store with two related and one unrelated set over 60 rows of 6 classes; the new model is the better one."""
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.chdir(tmp_path)
+    generator = np.random.default_rng(0)
+    centres = generator.normal(size=(6, 16))
+    labels = np.arange(60) % 6
+    clean = centres[labels]
+    for name, noise in (("old", 2.0), ("new", 0.7)):
+        np.savez(
+            tmp_path / f"{name}.npz",
+            emb=clean + noise * generator.normal(size=clean.shape),
+            labels=labels,
+            ids=np.arange(60).astype(str),
+        )
+    assert run(["init"]) == 0
+    for name in ("old", "new"):
+        assert run(["import", f"{name}.npz", "--as", f"toy/{name}", "--key", "features=emb", "--space", "shared"]) == 0
+    assert run(["import", "new.npz", "--as", "toy/other", "--key", "features=emb"]) == 0
+    return tmp_path
+
+
+def output(capsys, *arguments, status=0):
+    capsys.readouterr()
+    assert run(arguments) == status
+    return capsys.readouterr()
+
+
+@pytest.mark.usefixtures("store")
+def test_eval_gates_and_refuses_unrelated_spaces(capsys):
+    shown = output(capsys, "eval", "--old", "toy/old", "--new", "toy/new", "--reference", "toy/other", "--json")
+    result = json.loads(shown.out)
+    cells = {cell["role"]: cell for cell in result["cells"]}
+    assert list(cells) == ["old/old", "new/old", "new/new", "reference"]
+    assert cells["new/old"]["metrics"]["map"] > cells["old/old"]["metrics"]["map"]
+    assert result["compatible"]["map"] is True
+    assert 0 < result["update_gain"]["map"] < 1
+    gate = ["eval", "--old", "toy/old", "--new", "toy/new", "--gate"]
+    assert "passed" in output(capsys, *gate, "new/old.map > old/old.map").out
+    assert "not passed" in output(capsys, *gate, "new/old.map > 2*old/old.map", status=4).out
+    refused = output(capsys, "eval", "--old", "toy/old", "--new", "toy/other", status=1)
+    assert "shared" in refused.err
+    assert "featstore train" in " ".join(refused.err.split())
+    allowed = json.loads(
+        output(capsys, "eval", "--old", "toy/old", "--new", "toy/other", "--allow-unrelated", "--json").out
+    )
+    assert [cell["unrelated"] for cell in allowed["cells"]] == [False, True, False]
+
+
+def test_splits_filters_and_export(store, capsys):
+    shown = output(capsys, "dataset", "split", "toy", "--by", "image", "--fraction", "train=0.5,test=0.5")
+    assert "split=train" in shown.out
+    result = json.loads(output(capsys, "eval", "--old", "toy/old", "--where", "split=test", "--json").out)
+    assert result["cells"][0]["n_queries"] == 30
+    listed = json.loads(output(capsys, "ls", "--json").out)
+    assert [item["set"] for item in listed["datasets"][0]["feature_sets"]] == ["toy/new@1", "toy/old@1", "toy/other@1"]
+    assert "toy/old@1" in output(capsys, "ls").out
+    assert json.loads(output(capsys, "show", "toy/old", "--json").out)["space"]["kind"] == "named"
+    assert "split" in output(capsys, "show", "toy").out
+    output(capsys, "export", "toy/old", "out.h5")
+    assert (store / "out.h5").exists()
+    assert "60 rows" in output(capsys, "import", "old.npz", "--as", "toy/old", "--key", "features=emb").out
+
+
+@pytest.mark.usefixtures("store")
+def test_train_and_apply(capsys):
+    train = ["train", "--loss", "bct", "--old", "toy/old", "--new", "toy/other", "--epochs", "5", "--out", "run"]
+    output(capsys, *train)
+    report = json.loads(output(capsys, *train, "--json").out)
+    assert report["cached"] is True
+    applied = json.loads(output(capsys, "apply", "run", "toy/other", "--as", "toy/bct", "--json").out)
+    assert (applied["rows"], applied["cached"]) == (60, False)
+    assert json.loads(output(capsys, "apply", "run", "toy/other", "--as", "toy/bct", "--json").out)["cached"] is True
+    result = json.loads(output(capsys, "eval", "--old", "toy/old", "--new", "toy/bct", "--json").out)
+    assert result["cells"][1]["unrelated"] is False
+    wrong = output(capsys, "apply", "run", "toy/old", "--as", "toy/wrong", status=1)
+    assert "name" in wrong.err
+    assert "odpp" in output(capsys, "losses").out
+    unknown = output(capsys, "train", "--loss", "bcd", "--old", "toy/old", "--new", "toy/other", "--out", "x", status=2)
+    assert "did you mean bct" in unknown.err
