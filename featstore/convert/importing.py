@@ -108,10 +108,10 @@ def import_features(
             source=digest,
         )
         if job is not None:
-            progress.start(
-                f"importing {ref.key}", dataset.rows, "rows", done=dataset.rows - len(job.pending()) * job.shard_rows
-            )
-            for shard in job.pending():
+            pending = job.pending()
+            left = sum(stop - start for start, stop in map(job.shard_range, pending))
+            progress.start(f"importing {ref.key}", dataset.rows, "rows", done=dataset.rows - left)
+            for shard in pending:
                 start, stop = job.shard_range(shard)
                 features, status = _rows(table, source[start:stop], width)
                 job.publish(shard, features, status=status)

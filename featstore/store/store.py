@@ -298,7 +298,7 @@ class Store:
                 newest.space,
                 space,
                 what=f"{dataset.name}/{name} exists",
-                hint="write to another name, or use the encoder that made this set",
+                hint="write to another name, or use the encoder (or the --space) that this set was made with",
             )
         if start >= dataset.rows:
             return None

@@ -70,7 +70,10 @@ def test_splits_filters_and_export(store, capsys):
     assert "split" in output(capsys, "show", "toy").out
     output(capsys, "export", "toy/old", "out.h5")
     assert (store / "out.h5").exists()
-    assert "60 rows" in output(capsys, "import", "old.npz", "--as", "toy/old", "--key", "features=emb").out
+    assert (
+        "60 rows"
+        in output(capsys, "import", "old.npz", "--as", "toy/old", "--key", "features=emb", "--space", "shared").out
+    )
 
 
 @pytest.mark.usefixtures("store")

@@ -1,0 +1,137 @@
+"""Training rows as batches of tensors, read from cached features.
+
+N training rows, B batch, D width, C classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional
+
+from featstore.errors import TrainingError, sample_of
+from featstore.store import FeatureSet
+from featstore_training.prototypes import Prototypes, class_means
+from featstore_training.seeds import array_generator
+
+__all__ = ["CachedBatch", "CachedColumn", "TrainingRows"]
+
+# columns up to this size are held in memory as float32; larger ones are gathered batch by batch
+RESIDENT_BYTES = 2 * 2**30
+BLOCK_ROWS = 8192
+
+
+class CachedColumn:
+    """Some rows of a feature set as float32, addressed by their position among these rows.
+
+    Args:
+        features: Where they come from.
+        rows: Dataset rows [N].
+        unit: L2-normalise on read; for features that are compared by cosine.
+        resident_bytes: Hold them in memory up to this size.
+
+    Raises:
+        TrainingError: `unit` and a row has no direction, while reading.
+    """
+
+    def __init__(
+        self, features: FeatureSet, rows: NDArray[np.int64], *, unit: bool, resident_bytes: int = RESIDENT_BYTES
+    ) -> None:
+        self._features = features
+        self._rows = rows
+        self._unit = unit
+        self._held: Tensor | None = None
+        if len(rows) * features.width * 4 <= resident_bytes:
+            self._held = self._read(rows)
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def take(self, positions: NDArray[np.int64]) -> Tensor:
+        """Rows by position, float32 [len(positions), D]."""
+        if self._held is not None:
+            return self._held[torch.from_numpy(positions)]
+        return self._read(self._rows[positions])
+
+    def blocks(self) -> Iterator[tuple[slice, Tensor]]:
+        """All rows in order: (positions, float32 [n, D])."""
+        for start in range(0, len(self), BLOCK_ROWS):
+            part = slice(start, min(start + BLOCK_ROWS, len(self)))
+            yield part, self._read(self._rows[part]) if self._held is None else self._held[part]
+
+    def _read(self, rows: NDArray[np.int64]) -> Tensor:
+        block = torch.from_numpy(self._features.gather(rows).astype(np.float32))
+        if not self._unit:
+            return block
+        norm = block.norm(dim=1)
+        if not bool((norm > 0).all()):
+            ids = self._features.dataset.ids.take(rows[(norm == 0).numpy()][:5])
+            raise TrainingError(
+                f"features of {self._features.ref} with norm 0 have no direction to compare: {sample_of(ids)}",
+                hint="leave these rows out: --where id!=@FILE",
+            )
+        return functional.normalize(block, dim=1)
+
+
+@dataclass(frozen=True, slots=True)
+class CachedBatch:
+    """Rows of one step before the map.
+
+    Attributes:
+        inputs: New backbone's features as stored, float32 [B, D].
+        label: int64 [B].
+        columns: What the objective asked for.
+    """
+
+    inputs: Tensor
+    label: Tensor
+    columns: dict[str, Tensor]
+
+
+class TrainingRows:
+    """All training rows.
+
+    Args:
+        inputs: New backbone's features.
+        labels: Class codes 0 … C−1, int64 [N].
+        classes: `C`.
+        columns: Cached columns that batches carry, by name.
+    """
+
+    def __init__(
+        self, inputs: CachedColumn, labels: NDArray[np.int64], classes: int, columns: dict[str, CachedColumn]
+    ) -> None:
+        self.inputs = inputs
+        self.labels = torch.from_numpy(labels)
+        self.classes = classes
+        self._columns = columns
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def steps(self, batch: int) -> int:
+        """Batches of an epoch."""
+        return -(-len(self) // batch)
+
+    def batches(self, batch: int, seed: int, epoch: int) -> Iterator[CachedBatch]:
+        """Every row once, in an order that seed and epoch fix, in batches of equal size (± 1), none above `batch`."""
+        order = array_generator(seed, f"epoch {epoch}").permutation(len(self))
+        for positions in np.array_split(order, self.steps(batch)):
+            columns = {name: column.take(positions) for name, column in self._columns.items()}
+            yield CachedBatch(self.inputs.take(positions), self.labels[torch.from_numpy(positions)], columns)
+
+    def input_statistics(self) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation of every input component, float64 [D] each; two passes."""
+        zero, count = torch.zeros((), dtype=torch.float64), len(self)
+        mean = sum((block.double().sum(dim=0) for _, block in self.inputs.blocks()), zero) / count
+        square = sum(((block.double() - mean).square().sum(dim=0) for _, block in self.inputs.blocks()), zero) / count
+        return mean, square.sqrt()
+
+    def prototypes_of(self, column: CachedColumn) -> Prototypes:
+        """Class means of a column over the training rows."""
+        return class_means(((block, self.labels[part]) for part, block in column.blocks()), self.classes)

@@ -1,0 +1,150 @@
+"""Everything a run needs to go on as if it had never stopped, in one safetensors file.
+
+Tensors carry the map, the head, the objective, the optimiser and the best weights so far; the file's header carries the
+rest as JSON. The file is replaced atomically, so there is always one whole checkpoint. Whatever is drawn at random
+follows from the seed and the number of the epoch, so no generator has to be kept.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from featstore.errors import CorruptStoreError
+from featstore.maps import FeatureMap
+from featstore_training.heads import CosineSoftmax
+from featstore_training.objectives import Objective
+
+__all__ = ["RESUME", "TrainState", "read_header", "restore", "save"]
+
+RESUME = "resume.safetensors"
+FORMAT = 1
+
+
+@dataclass(slots=True)
+class TrainState:
+    """A run between two epochs.
+
+    Attributes:
+        module, head, objective, optimizer: What is trained, by what.
+        request: Config and inputs as JSON; a checkpoint of another request is never continued.
+        epoch: Epochs finished.
+        best_epoch: The epoch whose weights are kept, 0 before the first.
+        best_score: Its validation as JSON.
+        best: Its weights, `map.…` and `head.…`.
+        notes: What the user was told.
+        seconds: Time spent training so far.
+    """
+
+    module: FeatureMap
+    head: CosineSoftmax
+    objective: Objective
+    optimizer: torch.optim.Optimizer
+    request: dict[str, Any]
+    epoch: int = 0
+    best_epoch: int = 0
+    best_score: dict[str, Any] = field(default_factory=dict)
+    best: dict[str, Tensor] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+    seconds: float = 0.0
+
+    def keep_best(self, score: dict[str, Any]) -> None:
+        """Remember the present weights as those of the present epoch."""
+        self.best_epoch, self.best_score = self.epoch, score
+        weights = {f"map.{key}": tensor for key, tensor in self.module.state_dict().items()}
+        weights |= {f"head.{key}": tensor for key, tensor in self.head.state_dict().items()}
+        self.best = {key: tensor.clone() for key, tensor in weights.items()}
+
+    def load_best(self) -> None:
+        """Put the best weights into the map and the head."""
+        self.module.load_state_dict(_under("map.", self.best))
+        self.head.load_state_dict(_under("head.", self.best))
+
+
+def save(folder: Path, state: TrainState) -> None:
+    """Replace the checkpoint in `folder`."""
+    tensors = {f"best.{key}": tensor for key, tensor in state.best.items()}
+    for part in ("module", "head", "objective"):
+        for key, tensor in getattr(state, part).state_dict().items():
+            tensors[f"{part}.{key}"] = tensor.contiguous()
+    for number, slots in state.optimizer.state_dict()["state"].items():
+        for key, value in slots.items():
+            if isinstance(value, Tensor):
+                tensors[f"optimizer.{number}.{key}"] = value.contiguous()
+    header = {
+        "format": FORMAT,
+        "request": state.request,
+        "epoch": state.epoch,
+        "best_epoch": state.best_epoch,
+        "best_score": state.best_score,
+        "notes": state.notes,
+        "seconds": state.seconds,
+    }
+    temporary = folder / f".{RESUME}"
+    save_file(tensors, temporary, metadata={"state": json.dumps(header)})
+    with temporary.open("rb") as stream:
+        os.fsync(stream.fileno())
+    temporary.replace(folder / RESUME)
+
+
+def read_header(folder: Path) -> dict[str, Any] | None:
+    """What the checkpoint in `folder` says about itself, None if there is none.
+
+    Raises:
+        CorruptStoreError: it cannot be read.
+    """
+    path = folder / RESUME
+    if not path.is_file():
+        return None
+    try:
+        with safe_open(path, "pt") as stream:
+            header: dict[str, Any] = json.loads(stream.metadata()["state"])
+    except (SafetensorError, KeyError, TypeError, ValueError) as error:
+        raise _damaged(path, error) from error
+    if header.get("format") != FORMAT:
+        raise _damaged(path, ValueError(f"its format is {header.get('format')}, this featstore reads {FORMAT}"))
+    return header
+
+
+def restore(folder: Path, state: TrainState) -> None:
+    """Fill a freshly built `state` from the checkpoint in `folder`.
+
+    Raises:
+        CorruptStoreError: there is none, or it does not fit what was built.
+    """
+    path = folder / RESUME
+    header = read_header(folder)
+    if header is None:
+        raise CorruptStoreError(f"{path} is gone", hint="train into another folder")
+    try:
+        with safe_open(path, "pt") as stream:
+            tensors = {key: stream.get_tensor(key) for key in list(stream.keys())}
+        for part in ("module", "head", "objective"):
+            getattr(state, part).load_state_dict(_under(f"{part}.", tensors))
+    except (SafetensorError, RuntimeError) as error:
+        raise _damaged(path, error) from error
+    slots: dict[int, dict[str, Tensor]] = {}
+    for key, tensor in _under("optimizer.", tensors).items():
+        number, _, name = key.partition(".")
+        slots.setdefault(int(number), {})[name] = tensor
+    groups = state.optimizer.state_dict()["param_groups"]
+    state.optimizer.load_state_dict({"state": slots, "param_groups": groups})
+    state.best = _under("best.", tensors)
+    for name in ("epoch", "best_epoch", "best_score", "notes", "seconds"):
+        setattr(state, name, header[name])
+
+
+def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {key.removeprefix(prefix): tensor for key, tensor in tensors.items() if key.startswith(prefix)}
+
+
+def _damaged(path: Path, error: Exception) -> CorruptStoreError:
+    return CorruptStoreError(f"{path} cannot be used: {error}", hint="remove the folder and train again")

@@ -1,0 +1,74 @@
+"""What a training run is told, as one checked model."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, Literal
+
+from pydantic import Field, field_validator
+
+from featstore.maps import LinearConfig, MapConfig
+from featstore_training.strict import Strict
+
+__all__ = ["TrainConfig"]
+
+
+class TrainConfig(Strict):
+    """Settings of `train`; together with the rows they are read from they fix the result.
+
+    Attributes:
+        loss: Name of an objective.
+        new: Feature set of the new backbone, the map's input.
+        old: Feature set that new features shall be compatible with; `independent` can do without.
+        where: Filters on the training rows, validation rows included unless `val_where` names them.
+        val_where: Filters that pick the validation rows; they never train. None given: a part of the training rows.
+        val_fraction: That part.
+        val_by: Whether it is taken from every class (`image`) or is whole classes (`class`).
+        width: Output width; None takes the old width, without an old set the input width.
+        map: What the map is made of; the name of an architecture alone takes its defaults.
+        scale: γ of the cosine softmax.
+        epochs: Passes over the training rows.
+        batch: Rows of a step.
+        optimizer: `adam`, or `sgd` with momentum 0.9.
+        lr: Rate at its highest.
+        weight_decay: L2 penalty added to the gradient.
+        warmup: Epochs of linear warm-up.
+        schedule: `cosine` falls to 0 over the run, `constant` stays.
+        seed: Draws initial weights, batches and the validation part.
+        metric: What validation measures.
+        reference_self: Self-test value that the selection score divides by; None takes the raw new features'.
+        params: Settings of the objective.
+    """
+
+    what: ClassVar[str] = "training settings"
+
+    loss: str
+    new: str
+    old: str | None = None
+    where: tuple[str, ...] = ()
+    val_where: tuple[str, ...] = ()
+    val_fraction: float = Field(0.1, ge=0, lt=1)
+    val_by: Literal["image", "class"] = "image"
+    width: int | None = Field(None, gt=0)
+    map: MapConfig = Field(default_factory=LinearConfig)
+    scale: float = Field(20.0, gt=0)
+    epochs: int = Field(40, ge=1)
+    batch: int = Field(256, ge=2)
+    optimizer: Literal["adam", "sgd"] = "adam"
+    lr: float = Field(1e-3, gt=0)
+    weight_decay: float = Field(0.0, ge=0)
+    warmup: float = Field(1.0, ge=0)
+    schedule: Literal["cosine", "constant"] = "cosine"
+    seed: int = Field(0, ge=0)
+    metric: str = "map"
+    reference_self: float | None = Field(None, gt=0, le=1)
+    params: dict[str, Any] = Field(default_factory=dict)
+
+    @field_validator("where", "val_where", mode="before")
+    @classmethod
+    def _one_filter(cls, value: object) -> object:
+        return (value,) if isinstance(value, str) else value
+
+    @field_validator("map", mode="before")
+    @classmethod
+    def _name_of_map(cls, value: object) -> object:
+        return {"name": value} if isinstance(value, str) else value

@@ -1,0 +1,122 @@
+"""The loop that every method shares, so that a comparison between methods compares the methods."""
+
+from __future__ import annotations
+
+import math
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from featstore.errors import TrainingError
+from featstore.progress import Progress
+from featstore_training import checkpoint, metrics_log
+from featstore_training.batches import TrainingRows
+from featstore_training.checkpoint import TrainState
+from featstore_training.config import TrainConfig
+from featstore_training.objectives import Batch
+from featstore_training.prototypes import Prototypes, class_means
+from featstore_training.selection import Validation
+
+__all__ = ["current_prototypes", "fit", "learning_rate", "make_optimizer"]
+
+
+def fit(
+    state: TrainState,
+    rows: TrainingRows,
+    validation: Validation | None,
+    config: TrainConfig,
+    out: Path,
+    progress: Progress,
+) -> None:
+    """Train from `state.epoch` to the last epoch; a line in the log and a checkpoint after each.
+
+    Raises:
+        TrainingError: the loss is not finite. The checkpoint of the epoch before stays.
+    """
+    steps = rows.steps(config.batch)
+    progress.start(f"train {config.loss}", config.epochs, "epochs", done=state.epoch)
+    while state.epoch < config.epochs:
+        started = time.perf_counter()
+        terms = _epoch(state, rows, config, steps)
+        state.epoch += 1
+        figures = state.objective.refresh(state.epoch, lambda: current_prototypes(state.module, rows))
+        score = validation.score(state.module).as_json() if validation else {}
+        # without validation there is nothing to choose by and the last epoch is kept
+        if not state.best or not score or score["score"] > state.best_score["score"]:
+            state.keep_best(score)
+        seconds = time.perf_counter() - started
+        state.seconds += seconds
+        line: dict[str, Any] = {
+            "epoch": state.epoch,
+            "lr": learning_rate(config, state.epoch * steps - 1, steps),
+            "loss": terms,
+            "objective": figures,
+            "validation": score,
+            "seconds": round(seconds, 4),
+        }
+        metrics_log.append(out, line)
+        checkpoint.save(out, state)
+        progress.advance(1)
+
+
+def _epoch(state: TrainState, rows: TrainingRows, config: TrainConfig, steps: int) -> dict[str, float]:
+    """One pass; the mean of each loss term over steps."""
+    sums: dict[str, float] = {}
+    state.module.train()
+    for number, batch in enumerate(rows.batches(config.batch, config.seed, state.epoch)):
+        for group in state.optimizer.param_groups:
+            group["lr"] = learning_rate(config, state.epoch * steps + number, steps)
+        feature = state.module(batch.inputs)
+        terms = state.objective.loss(Batch(feature, batch.label, batch.columns), state.head)
+        total = torch.stack(list(terms.values())).sum()
+        _check_finite(total, terms, state.epoch, number)
+        state.optimizer.zero_grad()
+        total.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
+        state.optimizer.step()
+        for name, term in terms.items():
+            sums[name] = sums.get(name, 0.0) + float(term.detach())
+    return {name: value / steps for name, value in sums.items()}
+
+
+def _check_finite(total: Tensor, terms: dict[str, Tensor], epoch: int, step: int) -> None:
+    if not bool(torch.isfinite(total)):
+        values = ", ".join(f"{name} = {float(term.detach()):g}" for name, term in terms.items())
+        raise TrainingError(
+            f"the loss is not finite in epoch {epoch + 1}, step {step + 1}: {values}",
+            hint=f"train into another folder with a lower --lr; the checkpoint after epoch {epoch} is kept in this one",
+        )
+
+
+@torch.no_grad()
+def current_prototypes(module: nn.Module, rows: TrainingRows) -> Prototypes:
+    """Class means of the present unit new features over the training rows; one pass."""
+    was_training = module.training
+    module.eval()
+    blocks = ((module(block), rows.labels[part]) for part, block in rows.inputs.blocks())
+    prototypes = class_means(blocks, rows.classes)
+    module.train(was_training)
+    return prototypes
+
+
+def make_optimizer(config: TrainConfig, modules: list[nn.Module]) -> torch.optim.Optimizer:
+    """The optimiser over all parameters of some modules."""
+    parameters = [parameter for module in modules for parameter in module.parameters()]
+    if config.optimizer == "sgd":
+        return torch.optim.SGD(parameters, lr=config.lr, momentum=0.9, weight_decay=config.weight_decay)
+    return torch.optim.Adam(parameters, lr=config.lr, weight_decay=config.weight_decay)
+
+
+def learning_rate(config: TrainConfig, step: int, steps: int) -> float:
+    """The rate of a step counted from 0 over the run: linear warm-up, then constant or half a cosine.
+
+    Args:
+        config: Rate, schedule, warm-up and epochs.
+        step: Which step.
+        steps: Steps of an epoch.
+    """
+    warm = min(1.0, (step + 1) / (config.warmup * steps)) if config.warmup else 1.0
+    fall = 0.5 * (1 + math.cos(math.pi * step / (config.epochs * steps))) if config.schedule == "cosine" else 1.0
+    return config.lr * warm * fall

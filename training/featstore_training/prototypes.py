@@ -1,0 +1,62 @@
+"""Class prototypes: means of unit-norm features, raw as computed, normalised where a direction is needed.
+
+C classes, D width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+__all__ = ["Prototypes", "class_means"]
+
+NO_DIRECTION = 1e-6  # a mean of unit vectors below this norm points nowhere in particular
+
+
+@dataclass(frozen=True, slots=True)
+class Prototypes:
+    """Per-class means of unit features.
+
+    Attributes:
+        means: float32 [C, D], not renormalised: the norm says how concentrated a class is. Zero without rows.
+        counts: Rows of each class, int64 [C].
+    """
+
+    means: Tensor
+    counts: Tensor
+
+    @property
+    def known(self) -> Tensor:
+        """Classes that have a direction, bool [C]; false for a class without rows or whose rows cancel out."""
+        found: Tensor = torch.linalg.vector_norm(self.means, dim=1) > NO_DIRECTION
+        return found
+
+    def unit(self) -> Tensor:
+        """Means divided by their norm, [C, D]; zero where `known` is false."""
+        return functional.normalize(self.means, dim=1) * self.known[:, None]
+
+
+def class_means(blocks: Iterable[tuple[Tensor, Tensor]], classes: int) -> Prototypes:
+    """Prototypes of features that come in blocks, summed in float64 so that the cut into blocks does not matter.
+
+    Args:
+        blocks: (features [n, D] of any norm above zero, class codes int64 [n] in 0 … C−1).
+        classes: `C`.
+
+    Raises:
+        ValueError: there is no block.
+    """
+    sums = None
+    counts = torch.zeros(classes, dtype=torch.int64)
+    for features, labels in blocks:
+        if sums is None:
+            sums = torch.zeros(classes, features.shape[1], dtype=torch.float64)
+        sums.index_add_(0, labels, functional.normalize(features.double(), dim=1))
+        counts += torch.bincount(labels, minlength=classes)
+    if sums is None:
+        raise ValueError("class means of no features")
+    return Prototypes((sums / counts.clamp(min=1)[:, None]).float(), counts)

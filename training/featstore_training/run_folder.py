@@ -1,0 +1,75 @@
+"""What a run folder already holds, judged against what is asked for: finished, to be continued, or taken."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from featstore.errors import AlreadyExistsError
+from featstore.runs import CARD, RunCard, read_card
+from featstore_training.checkpoint import RESUME, read_header
+from featstore_training.metrics_log import METRICS
+
+__all__ = ["finished_card", "is_unfinished"]
+
+CLASSIFIER = "classifier.safetensors"
+OURS = {CARD, RESUME, METRICS, CLASSIFIER, "map.safetensors"}
+
+
+def finished_card(folder: Path, request: dict[str, Any]) -> RunCard | None:
+    """The card if the folder holds this very run, finished; None if it holds no card.
+
+    Args:
+        folder: The run folder.
+        request: Config and inputs of the run asked for, as JSON.
+
+    Raises:
+        AlreadyExistsError: it holds another run; the differences are listed.
+        CorruptStoreError, NotFoundError: its files do not match its card.
+    """
+    if not (folder / CARD).is_file():
+        return None
+    card = read_card(folder)
+    held = {name: card.training.get(name, {}) for name in request}
+    _require_same(folder, held, request, state="holds a finished run")
+    return card
+
+
+def is_unfinished(folder: Path, request: dict[str, Any]) -> bool:
+    """Whether the folder holds a checkpoint of this very run.
+
+    Raises:
+        AlreadyExistsError: the folder holds a checkpoint of another run, or files that no run wrote.
+        CorruptStoreError: the checkpoint cannot be read.
+    """
+    header = read_header(folder)
+    if header is not None:
+        _require_same(folder, header["request"], request, state="holds an unfinished run")
+        return True
+    if folder.exists():
+        foreign = sorted(p.name for p in folder.iterdir() if p.name not in OURS and not p.name.startswith("."))
+        if foreign:
+            raise AlreadyExistsError(
+                f"{folder} holds other files: {', '.join(foreign[:5])}", hint="give a new folder to --out"
+            )
+    return False
+
+
+def _require_same(folder: Path, held: dict[str, Any], asked: dict[str, Any], *, state: str) -> None:
+    left, right = _flat(held), _flat(asked)
+    names = [name for name in sorted(left.keys() | right.keys()) if left.get(name) != right.get(name)]
+    if names:
+        lines = "".join(f"\n  {name}: {left.get(name)} (there) · {right.get(name)} (asked for)" for name in names)
+        raise AlreadyExistsError(
+            f"{folder} {state} that differs from the one asked for:{lines}", hint="give a new folder to --out"
+        )
+
+
+def _flat(value: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, part in value.items():
+        if isinstance(part, dict):
+            flat.update(_flat(part, f"{prefix}{key}."))
+        else:
+            flat[prefix + key] = part
+    return flat

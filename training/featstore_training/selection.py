@@ -1,0 +1,119 @@
+"""Scoring a map on validation rows, from caches alone, to choose the epoch whose weights are kept.
+
+Q validation rows, every one a query against all others.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from featstore.evaluate import evaluate_arrays
+
+__all__ = ["Validation", "ValidationScore", "harmonic"]
+
+BLOCK_ROWS = 8192
+
+
+@dataclass(frozen=True, slots=True)
+class ValidationScore:
+    """One epoch's validation.
+
+    Attributes:
+        self_test: New queries in the new gallery.
+        cross_test: New queries in the old gallery; None without an old set of the map's width.
+        score: What selection maximises.
+    """
+
+    self_test: float
+    cross_test: float | None
+    score: float
+
+    def as_json(self) -> dict[str, Any]:
+        """For the log."""
+        return asdict(self)
+
+
+def harmonic(first: float, second: float) -> float:
+    """The harmonic mean of two values ≥ 0; 0 if either is."""
+    return 2 * first * second / (first + second) if first > 0 and second > 0 else 0.0
+
+
+class Validation:
+    """Leave-one-out retrieval among the validation rows.
+
+    The score is harmonic(cross / old_old, self / reference_self), so that neither axis can be bought with the other; by
+    self alone when the method does not aim at compatibility.
+
+    Args:
+        inputs: New backbone's features, float [Q, D].
+        labels: int64 [Q].
+        old: Old features [Q, D_o]; None if there are none of the map's output width.
+        by_cross: Whether the cross-test counts in the score.
+        metric: Name of a metric.
+        reference_self: Divides the self-test; None takes the raw inputs' self-test.
+    """
+
+    def __init__(
+        self,
+        inputs: NDArray[np.floating[Any]],
+        labels: NDArray[np.int64],
+        old: NDArray[np.floating[Any]] | None,
+        *,
+        by_cross: bool,
+        metric: str,
+        reference_self: float | None,
+    ) -> None:
+        self._inputs = torch.from_numpy(inputs.astype(np.float32))
+        self._labels = labels
+        self._old = old
+        self._by_cross = by_cross
+        self._metric = metric
+        self.raw_self = self._measure(inputs, inputs)
+        self.reference_self = self.raw_self if reference_self is None else reference_self
+        self.old_old = None if old is None else self._measure(old, old)
+
+    @property
+    def usable(self) -> bool:
+        """Whether any validation row has another of its class, so that there is something to measure."""
+        return not np.isnan(self.raw_self)
+
+    def as_json(self) -> dict[str, Any]:
+        """What scores are relative to."""
+        return {
+            "metric": self._metric,
+            "rows": len(self._labels),
+            "old_old": self.old_old,
+            "raw_new_self": self.raw_self,
+            "reference_self": self.reference_self,
+        }
+
+    @torch.no_grad()
+    def score(self, module: nn.Module) -> ValidationScore:
+        """Apply the map and measure."""
+        was_training = module.training
+        module.eval()
+        mapped = torch.cat([module(block) for block in torch.split(self._inputs, BLOCK_ROWS)]).numpy()
+        module.train(was_training)
+        self_test = self._measure(mapped, mapped)
+        cross_test = None if self._old is None else self._measure(mapped, self._old)
+        score = self_test
+        if self._by_cross and cross_test is not None and self.old_old is not None:
+            least = np.finfo(np.float64).tiny
+            score = harmonic(cross_test / max(self.old_old, least), self_test / max(self.reference_self, least))
+        return ValidationScore(self_test, cross_test, score)
+
+    def _measure(self, query: NDArray[np.floating[Any]], gallery: NDArray[np.floating[Any]]) -> float:
+        return evaluate_arrays(
+            query,
+            gallery,
+            query_labels=self._labels,
+            gallery_labels=self._labels,
+            self_rows=np.arange(len(self._labels)),
+            metrics=(self._metric,),
+        ).mean(self._metric)
