@@ -52,7 +52,7 @@ def main() -> None:
     applied = timed(work, "apply", "featstore apply runs/odpp demo/new --as demo/odpp")
     run(work, "featstore apply runs/independent demo/new --as demo/independent")
     sets = "--old demo/old --reference demo/independent --where split=test"
-    result = run_json(work, f"featstore eval {sets} --new demo/odpp --report report.html", show=True)
+    result = run_json(work, f"featstore eval {sets} --new demo/odpp --report report.html --images images", show=True)
     control = run_json(work, f"featstore eval {sets} --new demo/independent --allow-unrelated", show=True)
     summary(result, control, extracted, applied, work)
     say(f"\ndone in {time.monotonic() - began:.0f} s; the same command again reuses every cache")

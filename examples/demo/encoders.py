@@ -17,9 +17,14 @@ from torch.nn.functional import cross_entropy, normalize
 from featstore.encoders import Encoder, Preprocess, build_architecture, save_encoder
 from featstore.runs import CARD
 
-# the old model saw 40 images of each of five digits, the new one 200 of all ten
+# the old model saw 100 images of each of five digits, the new one 200 of all ten
 RECIPES = {
-    "old": {"classes": 5, "each": 40, "config": {"in_channels": 1, "widths": (8, 16), "embedding": 32}, "epochs": 30},
+    "old": {
+        "classes": 5,
+        "each": 100,
+        "config": {"in_channels": 1, "widths": (8, 16, 32), "embedding": 32},
+        "epochs": 20,
+    },
     "new": {
         "classes": 10,
         "each": PRETRAINING,

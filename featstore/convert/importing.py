@@ -134,7 +134,9 @@ def import_features(
 def _create(store: Store, name: str, table: Table, path: Path, root: str | None) -> Dataset:
     ids = table.ids if table.ids is not None else [str(number) for number in range(table.rows)]
     rows = NewRows(ids=ids, labels=table.labels, columns=table.columns)
-    return store.create_dataset(name, rows, root=root, provenance={"import": path.name})
+    return store.create_dataset(
+        name, rows, root=None if root is None else str(Path(root).absolute()), provenance={"import": path.name}
+    )
 
 
 def _join(dataset: Dataset, table: Table, *, by_position: bool) -> NDArray[np.int64]:

@@ -33,6 +33,8 @@ from featstore.store.names import check_name
 
 __all__ = ["extract"]
 
+_WORTH_SECONDS = 5.0  # work that pays for starting a process, which imports torch and loads the encoders
+
 
 @dataclass
 class _Done:
@@ -104,7 +106,8 @@ def _fill(
     progress: Progress,
 ) -> None:
     """Bring every set up to the dataset's rows."""
-    workers = request.workers or len(os.sched_getaffinity(0))
+    cores = len(os.sched_getaffinity(0))
+    workers = request.workers or cores
     jobs = plan_jobs(store, dataset, encoders, dtype=request.dtype, rate=rate, workers=workers)
     units, finished = units_of(list(jobs.values()))
     pending = _pending_rows(jobs)
@@ -120,6 +123,8 @@ def _fill(
             jobs=tuple(jobs.values()),
             batch=request.batch,
         )
+        if request.workers is None and rate is not None:
+            workers = min(cores, max(1, int(sum(unit.rows for unit in units) / rate / _WORTH_SECONDS)))
         done.interrupted = _run(
             work, [encoders[name] for name in jobs], units, min(workers, len(units)), request, progress
         )

@@ -23,6 +23,7 @@ from featstore.store import Categories, Dataset, FeatureJob, NewRows, Store, pla
 __all__ = ["Listing", "Unit", "add_rows", "check_spaces", "list_source", "plan_jobs", "probe", "units_of"]
 
 _PROBE_IMAGES = 32
+_CHECKED_IMAGES = 8  # of those: checking encodes every image twice
 _SKIPPED_RECORDED = 100
 _COMMIT_TRIES = 5
 
@@ -136,19 +137,19 @@ def probe(source: Source, ids: list[str], encoders: Mapping[str, Encoder], *, mu
         usable = 0
         for encoder in encoders.values():
             positions, arrays = prepared.arrays(encoder.preprocess)
-            taken, _, refused = encode_isolated(encoder, range(len(positions)), arrays)  # also warms up
+            began = time.perf_counter()  # warm already: an encoder has seen one image when it is made
+            taken, features, refused = encode_isolated(encoder, range(len(positions)), arrays)
+            seconds += time.perf_counter() - began
             if refused and not taken:
                 raise UsageError(
                     f"the encoder {encoder.space.name} fails on every one of {len(refused)} images: {refused[0].error}",
                     hint="call it on one preprocessed image to see where",
                 )
-            arrays = arrays[taken]
-            if len(arrays):
-                encoder.check(arrays)
-                began = time.perf_counter()
-                encoder.encode(arrays)
-                seconds += time.perf_counter() - began
-            usable = max(usable, len(arrays))
+            if taken:
+                arrays = arrays[taken]
+                finite = np.isfinite(features).all(axis=1)
+                encoder.check(arrays[finite][:_CHECKED_IMAGES] if finite.any() else arrays)
+            usable = max(usable, len(taken))
     if usable:
         return len(chosen) / seconds
     if must_work:

@@ -16,7 +16,8 @@ class ExtractRequest(BaseModel):
         source: A folder of images.
         dataset: Name of the dataset in the store; made when it is new, extended by images it does not have yet.
         models: Model URI by name of the feature set.
-        workers: Worker processes, each with one thread; None takes one for each core. 1 works in this process.
+        workers: Worker processes, each with one thread; None takes one for each core, fewer where the work would not
+            pay for starting them. 1 works in this process.
         batch: Images an encoder sees at once.
         dtype: Stored type; None takes each encoder's own.
         max_failures: Stop when more than this fraction of the images tried has failed.

@@ -13,6 +13,7 @@ import threading
 import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 from typing import Any
@@ -69,6 +70,7 @@ class _Slot:
     process: SpawnProcess | None = None
     pipe: Connection | None = None
     closed: bool = False
+    begun: bool = False
     finished: bool = False
     error: tuple[str, str, str] | None = None
 
@@ -131,9 +133,16 @@ def _start(slot: _Slot, work: Work) -> None:
     if slot.pipe is not None:
         slot.pipe.close()
     slot.pipe, theirs = context.Pipe()
-    slot.closed = False
+    slot.closed = slot.begun = False
     slot.process = context.Process(target=_worker, args=(work, dict(slot.units), theirs), daemon=True)
-    slot.process.start()
+    # Ctrl-C must not reach a worker that is still importing, so it starts with SIGINT blocked; the tracker is started
+    # first because its own start would undo the block
+    resource_tracker.ensure_running()
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        slot.process.start()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
     theirs.close()
 
 
@@ -145,7 +154,9 @@ def _wait(slots: Sequence[_Slot]) -> None:
 
 def _tell_to_stop(slots: Sequence[_Slot]) -> None:
     for slot in slots:
-        if slot.process is not None and slot.pipe is not None:
+        if slot.process is not None and not slot.begun:
+            slot.process.kill()  # still loading torch and its encoders: there is no shard to finish
+        elif slot.process is not None and slot.pipe is not None:
             try:
                 slot.pipe.send("stop")
             except OSError:
@@ -159,6 +170,7 @@ def _hear(slot: _Slot, ledger: Ledger) -> None:
     try:
         while slot.pipe.poll():
             kind, content = slot.pipe.recv()
+            slot.begun = True
             if kind == "tally":
                 number, tally = content
                 ledger.update(number, tally)
@@ -228,6 +240,7 @@ def _rebuilt(kind: str, message: str, hint: str) -> FeatstoreError:
 
 def _worker(work: Work, units: dict[int, Unit], pipe: Connection) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal sends Ctrl-C to all; the parent decides
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     stop = threading.Event()
     threading.Thread(target=_listen, args=(pipe, stop), daemon=True).start()
     try:

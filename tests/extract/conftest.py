@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from featstore.sources import ImageFolder, decode_image
 from featstore.store import Store
 
 
@@ -16,6 +17,14 @@ def make_images(root, count, *, classes=3, start=0):
 def one_colour(path, grey, size=(20, 20)):
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.new("L", size, grey).save(path)
+
+
+def one_by_one(source, encoder, ids):
+    """The definition: each image alone, in the order of the ids."""
+    folder = ImageFolder.open(source)
+    return np.concatenate(
+        [encoder.encode(encoder.preprocess.apply(decode_image(folder.read(id_)))[None]) for id_ in ids]
+    )
 
 
 @pytest.fixture

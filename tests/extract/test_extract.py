@@ -10,10 +10,12 @@ from blake3 import blake3
 from featstore.encoders import load_encoder
 from featstore.errors import AlignmentError, BadInputError, NonFiniteError, SpaceMismatchError, UsageError
 from featstore.extract import ExtractRequest, extract, inputs, pipeline
+from featstore.extract.ledger import Ledger
+from featstore.extract.pipeline import Tally
 from featstore.sources import ImageFolder, decode_image
 from featstore.store import NewRows, common_rows
 from tests.extract import factories
-from tests.extract.conftest import make_images, one_colour
+from tests.extract.conftest import make_images, one_by_one, one_colour
 
 OLD = "python:tests.extract.factories:old"
 NEW = "python:tests.extract.factories:new"
@@ -22,14 +24,6 @@ NEW = "python:tests.extract.factories:new"
 def run(store, source, progress=None, **options):
     request = ExtractRequest(**{"source": str(source), "dataset": "d", "models": {"old": OLD}, "workers": 1} | options)
     return extract(store, request, progress) if progress else extract(store, request)
-
-
-def one_by_one(source, encoder, ids):
-    """The definition: each image alone, in the order of the ids."""
-    folder = ImageFolder.open(source)
-    return np.concatenate(
-        [encoder.encode(encoder.preprocess.apply(decode_image(folder.read(id_)))[None]) for id_ in ids]
-    )
 
 
 @pytest.fixture
@@ -69,14 +63,9 @@ def test_two_encoders_in_one_pass_decode_each_image_once(store, images, decodes)
     assert len(set(decodes[32:])) == 60
 
 
-def test_worker_processes_give_the_same(store, images, recorder):
-    report = run(store, images, recorder, models={"old": OLD, "new": NEW}, workers=2)
-    assert (report.encoded, report.failed) == (60, 0)
-    assert recorder.tasks == [("extract d", 60, "images", 0)]
-    assert recorder.advanced == 60
-    for name, encoder in (("old", factories.old()), ("new", factories.new())):
-        expected = one_by_one(images, encoder, list(store.dataset("d").ids))
-        np.testing.assert_allclose(store.features(f"d/{name}").gather(np.arange(60)), expected, atol=1e-6)
+def test_a_small_job_starts_no_processes_unless_asked(store, images, monkeypatch):
+    monkeypatch.setattr(importlib.import_module("featstore.extract.extract"), "run_workers", None)
+    assert run(store, images, workers=None).encoded == 60
 
 
 def test_the_same_again_is_cached_and_reads_no_image(store, images, decodes):
@@ -150,7 +139,9 @@ def test_bad_files_become_failed_rows_and_shift_nothing(store, images):
 def test_an_image_that_the_network_cannot_take_costs_no_other_its_feature(store, images):
     one_colour(images / "c0/black.png", 0)
     one_colour(images / "c0/white.png", 255)
-    report = run(store, images, models={"odd": "python:tests.extract.factories:odd", "old": OLD}, batch=16)
+    report = run(
+        store, images, models={"odd": "python:tests.extract.factories:odd", "old": OLD}, batch=16, max_failures=0.2
+    )
     assert report.failed == 2
     failures = {f.id: f for f in store.features("d/odd").failures()}
     assert "NaN" in failures["c0/black.png"].error
@@ -175,11 +166,16 @@ def test_too_many_failures_stop_the_run_and_the_same_command_goes_on(store, imag
     assert {path: path.stat().st_mtime_ns for path in kept} == times
 
 
-def test_the_failure_budget_counts_over_all_workers(store, images):
-    for n in range(20):
-        (images / f"c2/9{n:03}.jpg").write_bytes(b"<html>")
-    with pytest.raises(BadInputError, match="images tried failed"):
-        run(store, images, batch=4, workers=2)
+def test_the_budget_counts_over_units_and_not_twice_when_one_is_done_again(recorder):
+    ledger = Ledger(3, 0.1, recorder)
+    ledger.update(0, Tally(10, 1, "a"))
+    ledger.update(1, Tally(6, 1, "b"))
+    ledger.update(0, Tally(5, 1, "a"))  # a fresh worker begins again
+    ledger.update(0, Tally(10, 1, "a"))
+    assert (ledger.tried, ledger.failed, recorder.advanced) == (16, 2, 16)  # too few to judge
+    ledger.update(2, Tally(4, 0))  # 2 of 20 are the budget exactly
+    with pytest.raises(BadInputError, match="3 of 22 images tried failed, more than 10%; for example a; b; c"):
+        ledger.update(1, Tally(8, 2, "c"))
 
 
 def test_a_folder_without_a_usable_image_writes_nothing(store, tmp_path):

@@ -15,7 +15,8 @@ import pytest
 from featstore.errors import FeatstoreError
 from featstore.extract import ExtractRequest, extract
 from featstore.store import Store
-from tests.extract.conftest import make_images, one_colour
+from tests.extract import factories
+from tests.extract.conftest import Recorder, make_images, one_by_one, one_colour
 
 REPO = Path(__file__).parents[2]
 SLOW = "python:tests.extract.factories:slow"
@@ -94,36 +95,46 @@ def check_equal(store, undisturbed):
 def kill_and_finish(tmp_path, many, undisturbed, kills, seed):
     moments = random.Random(seed)
     store = Store.init(tmp_path / "store")
-    for _ in range(kills):
-        process = start(store, many)
-        # the first second and more goes into imports; the moments count from the first sign of work
-        had = len(published(store))
-        wait_for(lambda had=had: len(published(store)) > had or store.has_features("d/f"), process)
-        time.sleep(moments.uniform(0, 0.3))
-        os.killpg(process.pid, signal.SIGKILL)
-        process.communicate()
-        if store.has_features("d/f"):
-            break
+    kept, files = {}, {}
+    for number in range(kills):
+        process, had = start(store, many), len(kept)
+        # the first seconds go into imports; the moments count from the first sign of work, which is the plan or a shard
+        if number == 0:
+            wait_for(lambda: store.has_dataset("d"), process)
+        else:
+            wait_for(lambda had=had: len(published(store)) > had, process)
+        time.sleep(moments.uniform(0, 0.2))
+        if number % 3 == 2:  # the parent alone; its workers must notice by themselves
+            workers = children(process.pid)
+            process.kill()
+            process.communicate()
+            wait_until_gone(workers)
+        else:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.communicate()
         kept, files = published(store), shard_files(store)
-    last = start(store, many)
-    out, err = last.communicate(timeout=120)
-    assert last.returncode == 0, err.decode()
-    report = json.loads(out)
+        if sum(json.loads(data)["rows"] for data, _ in kept.values()) > 200:
+            break  # so that there is something left to finish
+    request = ExtractRequest(source=str(many), dataset="d", models={"f": SLOW}, workers=1)
+    report = extract(store, request)
     check_equal(store, undisturbed)
-    after = published(store)
+    after, now = published(store), shard_files(store)
     assert {path: after[path] for path in kept} == kept
-    now = shard_files(store)
     assert {path: now[path] for path in files} == files
-    # exactly the shards that were not completed are computed again
-    done = sum(json.loads(data)["rows"] for data, _ in kept.values())
-    if report["encoded"]:
-        assert report["encoded"] == 257 - done
+    # exactly the shards that were not completed are computed again: at most one that each worker had begun
+    assert report.encoded == 257 - sum(json.loads(data)["rows"] for data, _ in kept.values())
     return kept
 
 
+def wait_until_gone(pids):
+    deadline = time.monotonic() + 10
+    while not all(gone(pid) for pid in pids):
+        assert time.monotonic() < deadline, "workers outlive their parent"
+        time.sleep(0.05)
+
+
 def test_killed_at_random_moments_it_finishes_as_if_undisturbed(tmp_path, many, undisturbed):
-    kept = kill_and_finish(tmp_path, many, undisturbed, kills=3, seed=os.getpid())
-    assert kept
+    assert kill_and_finish(tmp_path, many, undisturbed, kills=3, seed=os.getpid())
 
 
 @pytest.mark.full
@@ -133,29 +144,7 @@ def test_killed_more_often(tmp_path, many, undisturbed, round_):
     kill_and_finish(tmp_path, many, undisturbed, kills=10, seed=round_)
 
 
-def test_workers_do_not_outlive_a_parent_that_was_killed_alone(tmp_path, many):
-    store = Store.init(tmp_path / "store")
-    process = start(store, many)
-    wait_for(lambda: published(store), process)
-    workers = children(process.pid)
-    assert len(workers) >= WORKERS
-    process.kill()
-    process.communicate()
-    deadline = time.monotonic() + 5
-    while not all(gone(pid) for pid in workers):
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-
-
-@pytest.mark.parametrize("workers", [1, 2])
-def test_ctrl_c_finishes_the_current_shards(tmp_path, many, undisturbed, workers):
-    store = Store.init(tmp_path / "store")
-    process = start(store, many, workers=workers)
-    wait_for(lambda: published(store), process)
-    os.killpg(process.pid, signal.SIGINT)  # the terminal sends it to the whole group
-    _, err = process.communicate(timeout=30)
-    assert b"KeyboardInterrupt" in err
-    assert process.returncode != 0
+def check_interrupted(store, many, undisturbed):
     kept = published(store)
     assert 0 < len(kept) < 257 // 8 + 1
     # nothing half done: every shard file has its sidecar
@@ -164,6 +153,58 @@ def test_ctrl_c_finishes_the_current_shards(tmp_path, many, undisturbed, workers
     extract(store, ExtractRequest(source=str(many), dataset="d", models={"f": SLOW}, workers=1))
     assert {path: value for path, value in published(store).items() if path in kept} == kept
     check_equal(store, undisturbed)
+
+
+def test_ctrl_c_lets_the_workers_finish_their_shards(tmp_path, many, undisturbed):
+    store = Store.init(tmp_path / "store")
+    process = start(store, many)
+    wait_for(lambda: published(store), process)
+    os.killpg(process.pid, signal.SIGINT)  # the terminal sends it to the whole group
+    _, err = process.communicate(timeout=30)
+    assert b"KeyboardInterrupt" in err
+    assert b"Process SpawnProcess" not in err
+    check_interrupted(store, many, undisturbed)
+
+
+class _Pressing(Recorder):
+    """Presses Ctrl-C after some images."""
+
+    def __init__(self, *moments):
+        super().__init__()
+        self.moments = moments
+
+    def advance(self, n):
+        super().advance(n)
+        if self.advanced in self.moments:
+            os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_ctrl_c_finishes_the_current_shard_in_this_process(tmp_path, many, undisturbed):
+    store = Store.init(tmp_path / "store")
+    request = ExtractRequest(source=str(many), dataset="d", models={"f": SLOW}, workers=1, batch=4)
+    shard = plan_rows(undisturbed)
+    presses = _Pressing(shard + 4)
+    with pytest.raises(KeyboardInterrupt):
+        extract(store, request, presses)
+    assert presses.advanced == 2 * shard
+    assert any("interrupt again" in note for note in presses.notes)
+    check_interrupted(store, many, undisturbed)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_a_second_ctrl_c_stops_at_once(tmp_path, many, undisturbed):
+    store = Store.init(tmp_path / "store")
+    request = ExtractRequest(source=str(many), dataset="d", models={"f": SLOW}, workers=1, batch=4)
+    shard = plan_rows(undisturbed)
+    presses = _Pressing(shard + 4, shard + 8)
+    with pytest.raises(KeyboardInterrupt):
+        extract(store, request, presses)
+    assert presses.advanced == shard + 8
+    assert len(published(store)) == 1
+
+
+def plan_rows(features):
+    return features.record.segments[0].shard_rows
 
 
 @pytest.fixture
@@ -178,12 +219,16 @@ def deadly(tmp_path, monkeypatch):
 
 def test_the_shards_of_a_worker_that_dies_are_taken_over_once(tmp_path, deadly, recorder):
     store = Store.init(tmp_path / "store")
-    models = {"f": "python:tests.extract.factories:dies_once"}
+    models = {"f": "python:tests.extract.factories:dies_once", "new": "python:tests.extract.factories:new"}
     request = ExtractRequest(source=str(deadly), dataset="d", models=models, workers=2)
     report = extract(store, request, recorder)
     assert (tmp_path / "died").exists()
     assert (report.encoded, report.failed, recorder.advanced) == (41, 0, 41)
-    assert len(store.features("d/f").valid_rows()) == 41
+    assert recorder.tasks == [("extract d", 41, "images", 0)]
+    ids = list(store.dataset("d").ids)
+    for name, encoder in (("f", factories.old()), ("new", factories.new())):
+        features = store.features(f"d/{name}").gather(np.arange(41))
+        np.testing.assert_allclose(features, one_by_one(deadly, encoder, ids), atol=1e-6)
 
 
 def test_a_worker_that_dies_again_is_an_error_with_advice(tmp_path, deadly):

@@ -77,7 +77,7 @@ def test_a_run_folder_holds_everything(store, tmp_path, loss):
     card = read_card(report.folder)
     training = card.training
     assert training["head"]["class_names"] == [f"class {n}" for n in range(8)]
-    assert training["head"]["scale"] == 20
+    assert training["head"]["scale"] == 12
     assert weights(report.folder)["weight"].shape == (8, OLD)
     assert set(card.files) == {"map.safetensors", "classifier.safetensors"}
     old = store.features("toy/old").space

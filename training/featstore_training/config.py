@@ -50,8 +50,8 @@ class TrainConfig(Strict):
     val_by: Literal["image", "class"] = "image"
     width: int | None = Field(None, gt=0)
     map: MapConfig = Field(default_factory=LinearConfig)
-    scale: float = Field(20.0, gt=0)
-    epochs: int = Field(40, ge=1)
+    scale: float = Field(12.0, gt=0)
+    epochs: int = Field(30, ge=1)
     batch: int = Field(256, ge=2)
     optimizer: Literal["adam", "sgd"] = "adam"
     lr: float = Field(1e-3, gt=0)

@@ -40,6 +40,9 @@ _VERDICT = {True: "[green]compatible[/]", False: "[red]not compatible[/]", None:
     "--report", type=click.Path(path_type=Path), metavar="FILE.html", help="Write a report (.html, .md or .json)."
 )
 @click.option(
+    "--images", type=click.Path(path_type=Path), metavar="FOLDER", help="Where ids are files: report thumbnails."
+)
+@click.option(
     "--gate", "gates", metavar="EXPR", multiple=True, help="Exit 4 unless it holds, e.g. 'new/old.map > old/old.map'."
 )
 @click.option("--gate-point", is_flag=True, help="Judge gates by the point estimate, not the interval.")
@@ -65,6 +68,7 @@ def eval_(
     seed: int,
     allow_unrelated: bool,
     report: Path | None,
+    images: Path | None,
     gates: tuple[str, ...],
     gate_point: bool,
     as_json: bool,
@@ -78,7 +82,10 @@ def eval_(
     or below, and undecided otherwise. A gate passes on the interval's bound.
     """
     from featstore.evaluate import EvalRequest, evaluate, parse_gate
+    from featstore.report import check_destination, write_report
 
+    if report is not None:
+        check_destination(report)
     parsed = [parse_gate(text) for text in gates]
     wanted = metrics or EvalRequest.model_fields["metrics"].default
     request = EvalRequest(
@@ -99,9 +106,7 @@ def eval_(
         result = evaluate(store, request, progress=listener)
     judged = [result.gate(text, point=gate_point) for text in gates]
     if report is not None:
-        from featstore.report import write_report
-
-        write_report(result, report, store=store)
+        write_report(result, report, store=store, images=images)
     if as_json:
         print_json({**json.loads(result.to_json()), "gates": [gate.model_dump(mode="json") for gate in judged]})
     else:
