@@ -68,13 +68,13 @@ def sentence(metric: str, resampled: Resampled, difference: Estimate) -> str:
     """The verdict on one metric, in words."""
     cross = resampled.estimate({Column(CROSS, metric): 1.0}).value
     old = resampled.estimate({Column(OLD, metric): 1.0}).value
-    scores = f"{metric} new/old {cross:.4f} against old/old {old:.4f}, difference {difference.value:+.4f}"
+    scores = (
+        f"{metric} of new/old {100 * cross:.1f} % against {100 * old:.1f} % of old/old, {100 * difference.value:+.1f}"
+    )
     if difference.low is None or difference.high is None:
-        return f"undecided: {scores}, without an interval"
-    scores += f" [{difference.low:+.4f}, {difference.high:+.4f}]"
+        return f"undecided: {scores} points, without an interval"
+    scores += f" points (95 % interval {100 * difference.low:+.1f} to {100 * difference.high:+.1f})"
     decided = verdict(difference)
     if decided is None:
-        return f"undecided: {scores}; the interval includes 0"
-    if decided:
-        return f"compatible: {scores}"
-    return f"not compatible: {scores}"
+        return f"undecided: {scores}, which includes 0"
+    return f"{'compatible' if decided else 'not compatible'}: {scores}"

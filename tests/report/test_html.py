@@ -138,11 +138,11 @@ def test_an_undecided_verdict_and_no_update_gain(undecided, store):
     assert "Not available: no reference set was given." in text
 
 
-def test_a_reference_that_is_no_better_gives_a_reason_for_each_metric(store):
+def test_a_reference_that_is_no_better_gives_one_reason_for_all_metrics(store):
     result = evaluate(store, EvalRequest(old="shop/old", new="shop/twin", reference="shop/twin", bootstrap=200))
     text = Page(to_html(result, store=store)).text
     assert result.update_gain["map"] is None
-    assert text.count("the reference is not surely better than old/old") == len(result.update_gain)
+    assert text.count("the reference is not surely better than old/old") == 1
 
 
 def test_metrics_that_disagree_are_said_at_the_top(compatible):
