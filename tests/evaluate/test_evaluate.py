@@ -98,7 +98,7 @@ def test_the_verdict_follows_the_paired_interval(store):
     assert difference.value == pytest.approx(metrics["new/old"] - metrics["old/old"])
     assert difference.low > 0
     assert result.compatible["map"] is True
-    assert result.verdict.startswith("compatible: map new/old 0.")
+    assert result.verdict.startswith("compatible: map of new/old ")
     gain = difference.value / result.differences["reference - old/old"]["map"].value
     assert result.update_gain["map"] == pytest.approx(gain)
     assert result.update_gain_reason["map"] is None
