@@ -91,7 +91,7 @@ def summary(
     again = encode["seconds"] / max(apply["seconds"], 1e-9)
     say(
         f"moving the gallery to odpp took {apply['seconds']:.2f} s from the cache; "
-        f"encoding it took {encode['seconds']:.1f} s ({again:,.0f}×)"
+        f"encoding its images (both models, one pass) took {encode['seconds']:.1f} s ({again:,.0f}×)"
     )
     say(f"report: {shown(work / 'report.html')}")
 
