@@ -9,7 +9,9 @@ Everything after the encoders is the public command line; each command is printe
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
+import re
 import shlex
 import subprocess
 import sys
@@ -27,7 +29,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="The whole way once, on real images.")
     parser.add_argument("--images", type=Path, help="class folders of your own; default: handwritten digits")
     images = parser.parse_args().images
-    work = Path("demo-out" if images is None else "demo-out/own").absolute()
+    work = (Path("demo-out") / (folder_for(images) if images else "digits")).absolute()
     work.mkdir(parents=True, exist_ok=True)
     began = time.monotonic()
     if images is None:
@@ -56,6 +58,12 @@ def main() -> None:
     control = run_json(work, f"featstore eval {sets} --new demo/independent --allow-unrelated", show=True)
     summary(result, control, extracted, applied, work)
     say(f"\ndone in {time.monotonic() - began:.0f} s; the same command again reuses every cache")
+
+
+def folder_for(images: Path) -> str:
+    """One folder for each source of images, so that two of them never mix."""
+    digest = hashlib.sha256(str(images.absolute()).encode()).hexdigest()[:8]
+    return f"{re.sub(r'[^A-Za-z0-9._-]', '_', images.absolute().name)}-{digest}"
 
 
 def prepare_digits(work: Path) -> dict[str, str]:

@@ -24,6 +24,7 @@ from featstore.extract.plan import (
     report_differences,
     units_of,
 )
+from featstore.extract.process import keep_memory
 from featstore.extract.request import ExtractReport, ExtractRequest, SetReport
 from featstore.extract.workers import Work, run_here, run_workers
 from featstore.progress import SILENT, Progress
@@ -63,6 +64,7 @@ def extract(store: Store, request: ExtractRequest, progress: Progress = SILENT) 
         KeyboardInterrupt: the user interrupted; finished shards stay.
     """
     began = time.perf_counter()
+    keep_memory()
     check_name(request.dataset, "dataset")
     for name in request.models:
         check_name(name, "feature set")

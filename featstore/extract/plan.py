@@ -14,7 +14,7 @@ from featstore.encoders import Encoder
 from featstore.errors import AlignmentError, AlreadyExistsError, BadInputError, UsageError, sample_of
 from featstore.extract.inputs import prepare
 from featstore.extract.isolate import encode_isolated
-from featstore.extract.threads import single_thread
+from featstore.extract.process import single_thread
 from featstore.progress import Progress
 from featstore.sources import Item, Skipped, Source
 from featstore.spaces import require_same

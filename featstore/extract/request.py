@@ -29,7 +29,7 @@ class ExtractRequest(BaseModel):
     dataset: str
     models: dict[str, str] = Field(min_length=1)
     workers: int | None = Field(default=None, ge=1)
-    batch: int = Field(default=64, ge=1)
+    batch: int = Field(default=32, ge=1)
     dtype: Literal["float16", "float32", "float64"] | None = None
     max_failures: float = Field(default=0.05, ge=0, le=1)
 

@@ -27,7 +27,7 @@ from featstore.extract.interrupts import Interrupts
 from featstore.extract.ledger import Ledger
 from featstore.extract.pipeline import Tally, run_unit
 from featstore.extract.plan import Unit
-from featstore.extract.threads import single_thread
+from featstore.extract.process import keep_memory, single_thread
 from featstore.progress import Progress
 from featstore.sources import Source
 from featstore.spaces import require_same
@@ -245,6 +245,7 @@ def _worker(work: Work, units: dict[int, Unit], pipe: Connection) -> None:
     threading.Thread(target=_listen, args=(pipe, stop), daemon=True).start()
     try:
         torch.set_num_threads(1)
+        keep_memory()
         _do(work, units, pipe, stop)
     except FeatstoreError as error:
         pipe.send(("error", (type(error).__name__, error.message, error.hint)))

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     "--model", "models", metavar="NAME=MODEL", multiple=True, required=True, help="Feature set and encoder; repeatable."
 )
 @click.option("--workers", type=click.IntRange(1), help="Processes of one thread each; default: one a core.")
-@click.option("--batch", type=click.IntRange(1), default=64, show_default=True, help="Images an encoder sees at once.")
+@click.option("--batch", type=click.IntRange(1), default=32, show_default=True, help="Images an encoder sees at once.")
 @click.option("--dtype", type=click.Choice(["float16", "float32"]), help="Stored type; default: the encoder's own.")
 @click.option(
     "--max-failures", metavar="SHARE", default="5%", show_default=True, help="Stop when more images fail: 5% or 0.05."
