@@ -60,113 +60,97 @@ def export_features(
     began = time.monotonic()
     features = store.features(reference)
     rows = features.valid_rows()
-    columns: dict[str, Column] = {
-        name: _taken(features.dataset.column(name), rows) for name in features.dataset.column_names
-    }
+    columns: dict[str, Column] = {name: features.dataset.column(name)[rows] for name in features.dataset.column_names}
     if "label" in columns:
         columns = {"labels": columns.pop("label"), **columns}
     progress.start(f"exporting {features.ref}", len(rows), "rows")
     temporary = path.with_name(f".{path.name}.part")
     try:
-        extra = writer(temporary, path, features, rows, columns, progress)
+        extra = writer(temporary, path, _Selection(features, rows, columns, progress))
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
     return ExportReport((str(path), *extra), len(rows), features.rows - len(rows), time.monotonic() - began)
 
 
-def _blocks(features: FeatureSet, rows: NDArray[np.int64], progress: Progress) -> Iterator[NDArray[Any]]:
-    for start in range(0, len(rows), _BLOCK):
-        block = features.gather(rows[start : start + _BLOCK])
-        yield block
-        progress.advance(len(block))
+@dataclass(frozen=True, slots=True)
+class _Selection:
+    """What is written: some rows of a feature set with their columns."""
+
+    features: FeatureSet
+    rows: NDArray[np.int64]
+    columns: dict[str, Column]
+    progress: Progress
+
+    def blocks(self) -> Iterator[NDArray[Any]]:
+        """The features, block by block."""
+        for start in range(0, len(self.rows), _BLOCK):
+            block = self.features.gather(self.rows[start : start + _BLOCK])
+            yield block
+            self.progress.advance(len(block))
+
+    def ids(self) -> list[str]:
+        """Ids of the rows."""
+        return self.features.dataset.ids.take(self.rows)
+
+    def write_npy(self, stream: IO[bytes]) -> None:
+        """The features as the bytes of a `.npy` file."""
+        shape = (len(self.rows), self.features.width)
+        header = {"descr": self.features.dtype.newbyteorder("<").str, "fortran_order": False, "shape": shape}
+        np.lib.format.write_array_header_1_0(stream, header)
+        for block in self.blocks():
+            stream.write(block.tobytes())
 
 
-def _npy_stream(stream: IO[bytes], features: FeatureSet, rows: NDArray[np.int64], progress: Progress) -> None:
-    header = {
-        "descr": features.dtype.newbyteorder("<").str,
-        "fortran_order": False,
-        "shape": (len(rows), features.width),
-    }
-    np.lib.format.write_array_header_1_0(stream, header)
-    for block in _blocks(features, rows, progress):
-        stream.write(block.tobytes())
-
-
-def _write_npz(
-    file: Path,
-    _path: Path,
-    features: FeatureSet,
-    rows: NDArray[np.int64],
-    columns: dict[str, Column],
-    progress: Progress,
-) -> tuple[str, ...]:
+def _write_npz(file: Path, _path: Path, chosen: _Selection) -> tuple[str, ...]:
     with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED, allowZip64=True) as archive:
         with archive.open("features.npy", "w", force_zip64=True) as stream:
-            _npy_stream(stream, features, rows, progress)
-        arrays = {
-            "ids": np.array(features.dataset.ids.take(rows)),
-            **{name: _plain(part) for name, part in columns.items()},
-        }
+            chosen.write_npy(stream)
+        arrays = {"ids": np.array(chosen.ids()), **{name: _plain(part) for name, part in chosen.columns.items()}}
         for name, values in arrays.items():
             with archive.open(f"{name}.npy", "w", force_zip64=True) as stream:
                 np.lib.format.write_array(stream, values, allow_pickle=False)
     return ()
 
 
-def _write_npy(
-    file: Path,
-    path: Path,
-    features: FeatureSet,
-    rows: NDArray[np.int64],
-    columns: dict[str, Column],
-    progress: Progress,
-) -> tuple[str, ...]:
+def _write_npy(file: Path, path: Path, chosen: _Selection) -> tuple[str, ...]:
     with file.open("wb") as stream:
-        _npy_stream(stream, features, rows, progress)
+        chosen.write_npy(stream)
     table = path.with_suffix(".csv")
     with table.open("w", newline="", encoding="utf-8") as text:
         writer = csv.writer(text)
-        writer.writerow(["ids", *columns])
-        values = [_plain(part).tolist() for part in columns.values()]
-        writer.writerows(zip(features.dataset.ids.take(rows), *values, strict=True))
+        writer.writerow(["ids", *chosen.columns])
+        writer.writerows(zip(chosen.ids(), *[_plain(part).tolist() for part in chosen.columns.values()], strict=True))
     return (str(table),)
 
 
-def _write_hdf5(
-    file: Path,
-    _path: Path,
-    features: FeatureSet,
-    rows: NDArray[np.int64],
-    columns: dict[str, Column],
-    progress: Progress,
-) -> tuple[str, ...]:
+def _write_hdf5(file: Path, _path: Path, chosen: _Selection) -> tuple[str, ...]:
     import h5py
 
     with h5py.File(file, "w") as out:
-        matrix = out.create_dataset("features", shape=(len(rows), features.width), dtype=features.dtype)
+        shape = (len(chosen.rows), chosen.features.width)
+        matrix = out.create_dataset("features", shape=shape, dtype=chosen.features.dtype)
         position = 0
-        for block in _blocks(features, rows, progress):
+        for block in chosen.blocks():
             matrix[position : position + len(block)] = block
             position += len(block)
         text = h5py.string_dtype()
-        out.create_dataset("ids", data=features.dataset.ids.take(rows), dtype=text)
-        for name, part in columns.items():
+        out.create_dataset("ids", data=chosen.ids(), dtype=text)
+        for name, part in chosen.columns.items():
             values = _plain(part)
-            out.create_dataset(
-                name,
-                data=values.tolist() if values.dtype.kind == "U" else values,
-                dtype=text if values.dtype.kind == "U" else None,
-            )
+            if values.dtype.kind == "U":
+                out.create_dataset(name, data=values.tolist(), dtype=text)
+            else:
+                out.create_dataset(name, data=values)
     return ()
 
 
-_Writer = Callable[[Path, Path, FeatureSet, NDArray[np.int64], dict[str, Column], Progress], tuple[str, ...]]
-_WRITERS: dict[str, _Writer] = {".npz": _write_npz, ".npy": _write_npy, ".h5": _write_hdf5, ".hdf5": _write_hdf5}
-
-
-def _taken(column: Column, rows: NDArray[np.int64]) -> Column:
-    return column[rows]
+_WRITERS: dict[str, Callable[[Path, Path, _Selection], tuple[str, ...]]] = {
+    ".npz": _write_npz,
+    ".npy": _write_npy,
+    ".h5": _write_hdf5,
+    ".hdf5": _write_hdf5,
+}
 
 
 def _plain(column: Column) -> NDArray[Any]:

@@ -78,21 +78,26 @@ class Overlay(_Record):
     digest: str
 
 
-class DatasetVersion(_Record):
-    """One commit of a dataset."""
+class _Commit(_Record):
+    """What every commit says of itself."""
 
     format: int = FORMAT
-    kind: Literal["dataset"] = "dataset"
     name: str
     number: int
     parent: int | None
     uuid: str = Field(default_factory=_uuid)
     created: str = Field(default_factory=_now)
     rows: int
+    provenance: dict[str, Any] = Field(default_factory=dict)
+
+
+class DatasetVersion(_Commit):
+    """One commit of a dataset."""
+
+    kind: Literal["dataset"] = "dataset"
     root: str | None
     segments: tuple[RowSegment, ...]
     overlays: tuple[Overlay, ...] = ()
-    provenance: dict[str, Any] = Field(default_factory=dict)
 
 
 class Plan(_Record):
@@ -136,22 +141,14 @@ class VectorSegment(_Record):
     digest: str
 
 
-class FeatureSetVersion(_Record):
+class FeatureSetVersion(_Commit):
     """One commit of a feature set."""
 
-    format: int = FORMAT
     kind: Literal["features"] = "features"
     dataset: str
-    name: str
-    number: int
-    parent: int | None
-    uuid: str = Field(default_factory=_uuid)
-    created: str = Field(default_factory=_now)
-    rows: int
     dtype: Literal["float16", "float32", "float64"]
     space: Space
     segments: tuple[VectorSegment, ...]
-    provenance: dict[str, Any] = Field(default_factory=dict)
 
 
 R = TypeVar("R", bound=BaseModel)

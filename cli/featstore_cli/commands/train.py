@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import rich_click as click
 
 from featstore_cli.options import examples, json_option, pairs, store_option, where_option
-from featstore_cli.render import amount, duration, out, print_json, print_table, progress
+from featstore_cli.render import amount, duration, out, print_json, progress
 
 if TYPE_CHECKING:
     from featstore.store import Store
@@ -92,7 +92,8 @@ def losses(as_json: bool) -> None:
     if as_json:
         print_json([info._asdict() for info in found])
         return
-    print_table(["", "", ""], [[f"[bold]{info.name}[/]", info.summary, f"[dim]{info.paper}[/]"] for info in found])
+    for info in found:
+        out.print(f"[bold]{info.name:12}[/] {info.summary}\n{'':12} [dim]{info.paper}[/]")
 
 
 def _merged(values: dict[str, Any], settings: tuple[str, ...]) -> dict[str, Any]:
