@@ -7,7 +7,6 @@ weight file, because a flipped bit in a safetensors file loads silently otherwis
 from __future__ import annotations
 
 import json
-import os
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -17,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from featstore.errors import CorruptStoreError, NotFoundError
 from featstore.spaces import Space
+from featstore.whole_files import write_whole
 
 __all__ = ["CARD", "RunCard", "file_digest", "read_card", "write_card"]
 
@@ -57,12 +57,7 @@ def file_digest(path: Path) -> str:
 def write_card(folder: Path, card: RunCard) -> RunCard:
     """Write `card.json` atomically into `folder`, with the digests of the files the card names, and return it."""
     filled = card.model_copy(update={"files": {name: file_digest(folder / name) for name in card.files}})
-    temporary = folder / f".{CARD}.{os.getpid()}"
-    with temporary.open("w", encoding="utf-8") as stream:
-        stream.write(filled.model_dump_json(indent=2))
-        stream.flush()
-        os.fsync(stream.fileno())
-    temporary.replace(folder / CARD)
+    write_whole(folder / CARD, filled.model_dump_json(indent=2).encode())
     return filled
 
 

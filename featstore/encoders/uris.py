@@ -10,7 +10,6 @@ recorded in a store or a run folder never reaches this module.
 from __future__ import annotations
 
 import importlib
-import os
 import re
 import sys
 from collections.abc import Callable, Mapping
@@ -19,7 +18,7 @@ from typing import Any
 
 from pydantic import ValidationError
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 
 from featstore.encoders.architectures import architecture_names, build_architecture
 from featstore.encoders.encoder import Encoder
@@ -33,6 +32,7 @@ from featstore.errors import (
 )
 from featstore.runs import CARD, RunCard, read_card, write_card
 from featstore.spaces import require_same
+from featstore.whole_files import write_whole
 
 __all__ = ["ENCODER_FILE", "load_encoder", "save_encoder"]
 
@@ -75,11 +75,9 @@ def save_encoder(folder: Path, encoder: Encoder, *, training: Mapping[str, Any] 
     if (folder / CARD).exists():
         raise AlreadyExistsError(f"{folder} holds a finished run", hint="choose another folder")
     folder.mkdir(parents=True, exist_ok=True)
-    temporary = folder / f".{ENCODER_FILE}.{os.getpid()}"
-    save_file({name: value.contiguous() for name, value in encoder.module.state_dict().items()}, temporary)
-    with temporary.open("rb") as stream:
-        os.fsync(stream.fileno())
-    temporary.replace(folder / ENCODER_FILE)
+    write_whole(
+        folder / ENCODER_FILE, save({name: value.contiguous() for name, value in encoder.module.state_dict().items()})
+    )
     card = RunCard(
         kind="encoder",
         architecture={"name": encoder.architecture, "config": encoder.config},

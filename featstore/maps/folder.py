@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +27,7 @@ from featstore.maps.config import MapConfig, map_config
 from featstore.maps.modules import FeatureMap, build_map
 from featstore.runs import CARD, RunCard, read_card, write_card
 from featstore.spaces import Space
+from featstore.whole_files import write_whole
 
 __all__ = ["WEIGHTS", "LearnedMap", "load_map", "save_map"]
 
@@ -112,7 +112,7 @@ def save_map(
         if not tensor.isfinite().all():
             raise NonFiniteError(f"'{key}' of the map holds NaN or infinity", hint="train again with a smaller step")
     folder.mkdir(parents=True, exist_ok=True)
-    _write(folder / WEIGHTS, save(state))
+    write_whole(folder / WEIGHTS, save(state))
     architecture = _Architecture(
         name=config.name,
         config=config.model_dump(mode="json", exclude={"name"}),
@@ -197,12 +197,3 @@ def _digest(config: MapConfig, state: Mapping[str, Tensor]) -> str:
         digest.update(json.dumps([key, values.dtype.str, list(values.shape)]).encode())
         digest.update(values.tobytes())
     return digest.hexdigest()
-
-
-def _write(path: Path, data: bytes) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    with temporary.open("wb") as stream:
-        stream.write(data)
-        stream.flush()
-        os.fsync(stream.fileno())
-    temporary.replace(path)

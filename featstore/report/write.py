@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from featstore.errors import NotFoundError, UsageError
 from featstore.report.markdown import to_markdown
 from featstore.report.page import to_html
+from featstore.whole_files import write_whole
 
 if TYPE_CHECKING:
     from featstore.evaluate import EvalResult
@@ -68,17 +68,5 @@ def write_report(
         text = to_markdown(result, title=title)
     else:
         text = result.to_json() + "\n"
-    _replace(path, text.encode(errors="replace"))
+    write_whole(path, text.encode(errors="replace"))
     return path
-
-
-def _replace(path: Path, data: bytes) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with temporary.open("wb") as stream:
-            stream.write(data)
-            stream.flush()
-            os.fsync(stream.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)

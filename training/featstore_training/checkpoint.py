@@ -8,18 +8,18 @@ follows from the seed and the number of the epoch, so no generator has to be kep
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save as serialise
 from torch import Tensor
 
 from featstore.errors import CorruptStoreError
 from featstore.maps import FeatureMap
+from featstore.whole_files import write_whole
 from featstore_training.heads import CosineSoftmax
 from featstore_training.objectives import Objective
 
@@ -88,11 +88,7 @@ def save(folder: Path, state: TrainState) -> None:
         "notes": state.notes,
         "seconds": state.seconds,
     }
-    temporary = folder / f".{RESUME}"
-    save_file(tensors, temporary, metadata={"state": json.dumps(header)})
-    with temporary.open("rb") as stream:
-        os.fsync(stream.fileno())
-    temporary.replace(folder / RESUME)
+    write_whole(folder / RESUME, serialise(tensors, metadata={"state": json.dumps(header)}))
 
 
 def read_header(folder: Path) -> dict[str, Any] | None:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 from blake3 import blake3
-from safetensors.torch import save_file
+from safetensors.torch import save
 
 import featstore
 from featstore.errors import TrainingError, UsageError
@@ -19,6 +19,7 @@ from featstore.maps import build_map, save_map
 from featstore.progress import SILENT, Progress
 from featstore.runs import RunCard
 from featstore.store import FeatureSet, Store
+from featstore.whole_files import write_whole
 from featstore_training import checkpoint, metrics_log
 from featstore_training.batches import CachedColumn, TrainingRows
 from featstore_training.checkpoint import TrainState
@@ -214,7 +215,7 @@ def _row_notes(job: _Job, validation: Validation | None) -> list[str]:
 def _write(job: _Job, state: TrainState, validation: Validation | None, out: Path) -> RunCard:
     state.load_best()
     head = state.head
-    save_file({name: tensor.contiguous() for name, tensor in head.state_dict().items()}, out / CLASSIFIER)
+    write_whole(out / CLASSIFIER, save({name: tensor.contiguous() for name, tensor in head.state_dict().items()}))
     counts = {"train": len(job.rows.train), "validation": len(job.rows.validation)}
     training = {
         **state.request,
