@@ -12,33 +12,26 @@ from blake3 import blake3
 from numpy.typing import NDArray
 
 from featstore.errors import (
-    AlignmentError,
-    AlreadyExistsError,
     NotFoundError,
     UnknownNameError,
     UsageError,
-    sample_of,
 )
 from featstore.spaces import Space, require_same
-from featstore.store.arrays import GroupWriter
-from featstore.store.columns import Categories, to_column, write_column
-from featstore.store.dataset import Dataset, NewRows, segment_key
+from featstore.store.columns import Categories
+from featstore.store.dataset import Dataset, NewRows
 from featstore.store.features import FeatureSet, plan_key, set_key
 from featstore.store.files import LocalFiles
-from featstore.store.ids import write_ids
 from featstore.store.job import FeatureJob, chunk_rows_for
 from featstore.store.log import Log
 from featstore.store.names import check_name, parse_dataset, parse_set
 from featstore.store.records import (
-    DatasetVersion,
     FeatureSetVersion,
-    Overlay,
     Plan,
-    RowSegment,
     StoreRecord,
     dump,
     load,
 )
+from featstore.store.rows import append, create, overlay, rows_log
 
 __all__ = ["DEFAULT_FOLDER", "Store"]
 
@@ -130,7 +123,7 @@ class Store:
 
     def has_dataset(self, name: str) -> bool:
         """Whether a dataset has a committed version."""
-        return bool(self._rows_log(check_name(name, "dataset")).numbers())
+        return bool(rows_log(self.files, check_name(name, "dataset")).numbers())
 
     def has_features(self, reference: str) -> bool:
         """Whether a feature set has a committed version."""
@@ -144,7 +137,7 @@ class Store:
             raise UnknownNameError(
                 "dataset", plain, self.datasets(), hint="`featstore extract` and `featstore import` make one"
             )
-        return Dataset(self.files, self._rows_log(plain).resolve(version or inside, what=f"dataset {plain}"))
+        return Dataset(self.files, rows_log(self.files, plain).resolve(version or inside, what=f"dataset {plain}"))
 
     def features(self, reference: str) -> FeatureSet:
         """The feature set `DATASET/NAME[@version]`."""
@@ -163,12 +156,7 @@ class Store:
     # --- rows ------------------------------------------------------------------------------------------------------
 
     def create_dataset(
-        self,
-        name: str,
-        rows: NewRows,
-        *,
-        root: str | None = None,
-        provenance: Mapping[str, Any] | None = None,
+        self, name: str, rows: NewRows, *, root: str | None = None, provenance: Mapping[str, Any] | None = None
     ) -> Dataset:
         """Make a dataset.
 
@@ -182,24 +170,7 @@ class Store:
             AlreadyExistsError: the name is taken.
         """
         check_name(name, "dataset")
-        if self.has_dataset(name):
-            raise _taken(name)
-        segment = self._write_rows(name, rows, start=0)
-
-        def build(newest: DatasetVersion | None, number: int) -> DatasetVersion:
-            if newest is not None:
-                raise _taken(name)
-            return DatasetVersion(
-                name=name,
-                number=number,
-                parent=None,
-                rows=segment.stop,
-                root=root,
-                segments=(segment,),
-                provenance=dict(provenance or {}),
-            )
-
-        return Dataset(self.files, self._rows_log(name).commit(build))
+        return Dataset(self.files, create(self.files, name, rows, root=root, provenance=dict(provenance or {})))
 
     def append_rows(self, name: str, rows: NewRows, *, provenance: Mapping[str, Any] | None = None) -> Dataset:
         """Add rows with new ids as a new version.
@@ -207,25 +178,8 @@ class Store:
         Raises:
             AlreadyExistsError: the dataset has one of the ids already.
         """
-        written: dict[int, RowSegment] = {}
-
-        def build(newest: DatasetVersion | None, number: int) -> DatasetVersion:
-            if newest is None:
-                raise UnknownNameError("dataset", name, self.datasets())
-            # another writer may have added rows since the last try, so ids are checked against what is there now
-            present = Dataset(self.files, newest).ids.rows_of(list(rows.ids))
-            if (present >= 0).any():
-                known = [rows.ids[i] for i in np.flatnonzero(present >= 0)[:6]]
-                raise AlreadyExistsError(
-                    f"dataset {name} has {int((present >= 0).sum())} of these ids already: {sample_of(known)}",
-                    hint="append rows with new ids only",
-                )
-            if newest.rows not in written:
-                written[newest.rows] = self._write_rows(name, rows, start=newest.rows)
-            segment = written[newest.rows]
-            return _next(newest, number, provenance, rows=segment.stop, segments=(*newest.segments, segment))
-
-        return Dataset(self.files, self._rows_log(name).commit(build))
+        self.dataset(name)
+        return Dataset(self.files, append(self.files, name, rows, provenance=dict(provenance or {})))
 
     def add_columns(
         self,
@@ -244,23 +198,7 @@ class Store:
         Raises:
             AlignmentError: a column has another number of values than the dataset has rows.
         """
-        rows = self.dataset(name).rows
-        checked = {check_name(key, "column"): to_column(values, name=key) for key, values in columns.items()}
-        for key, column in checked.items():
-            if len(column) != rows:
-                raise AlignmentError(f"column '{key}' has {len(column)} values, dataset {name} has {rows} rows")
-        segment = f"columns-{os.urandom(6).hex()}"
-        writer = GroupWriter(self.files, segment_key(name, segment))
-        for key, column in checked.items():
-            write_column(writer, key, column)
-        overlay = Overlay(name=segment, rows=rows, columns=tuple(checked), digest=writer.seal())
-
-        def build(newest: DatasetVersion | None, number: int) -> DatasetVersion:
-            if newest is None:
-                raise UnknownNameError("dataset", name, self.datasets())
-            return _next(newest, number, provenance, overlays=(*newest.overlays, overlay))
-
-        return Dataset(self.files, self._rows_log(name).commit(build))
+        return Dataset(self.files, overlay(self.files, self.dataset(name), columns, provenance=dict(provenance or {})))
 
     # --- features --------------------------------------------------------------------------------------------------
 
@@ -324,31 +262,8 @@ class Store:
 
     # --- inside ----------------------------------------------------------------------------------------------------
 
-    def _rows_log(self, name: str) -> Log[DatasetVersion]:
-        return Log(self.files, f"datasets/{name}", DatasetVersion)
-
     def _features_log(self, dataset: str, name: str) -> Log[FeatureSetVersion]:
         return Log(self.files, set_key(dataset, name), FeatureSetVersion)
-
-    def _write_rows(self, name: str, rows: NewRows, *, start: int) -> RowSegment:
-        ids, columns = rows.checked()
-        if not ids:
-            raise UsageError(f"no rows to add to dataset {name}")
-        segment = f"rows-{start:010d}-{blake3(os.urandom(16)).hexdigest(6)}"
-        writer = GroupWriter(self.files, segment_key(name, segment))
-        write_ids(writer, ids)
-        for key, column in columns.items():
-            write_column(writer, key, column)
-        return RowSegment(name=segment, start=start, stop=start + len(ids), digest=writer.seal())
-
-
-def _next(newest: DatasetVersion, number: int, provenance: Mapping[str, Any] | None, **changes: Any) -> DatasetVersion:
-    kept = newest.model_dump(exclude={"number", "parent", "uuid", "created", "provenance", *changes})
-    return DatasetVersion(**kept, number=number, parent=newest.number, provenance=dict(provenance or {}), **changes)
-
-
-def _taken(name: str) -> AlreadyExistsError:
-    return AlreadyExistsError(f"dataset {name} exists already", hint="choose another name, or add rows to it")
 
 
 def _local(path: str | Path) -> Path:
