@@ -29,6 +29,9 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "eval": ("featstore_cli.commands.eval:eval_", "Compare old and new models and give a verdict."),
     "ls": ("featstore_cli.commands.inspect:ls", "List what the store holds."),
     "show": ("featstore_cli.commands.inspect:show", "Describe a dataset or a feature set."),
+    "log": ("featstore_cli.commands.history:log", "List the versions of a dataset or a feature set."),
+    "tag": ("featstore_cli.commands.history:tag", "Let a tag name a version of a feature set."),
+    "verify": ("featstore_cli.commands.verify:verify", "Check that the store holds what was published."),
     "losses": ("featstore_cli.commands.train:losses", "List the training objectives."),
     "metrics": ("featstore_cli.commands.eval:metrics", "List the metrics and their conventions."),
 }
@@ -36,7 +39,7 @@ _GROUPS: list[CommandGroupDict] = [
     {"name": "Fill the store", "commands": ["init", "extract", "import", "export", "dataset"]},
     {"name": "Learn and upgrade", "commands": ["train", "apply", "losses"]},
     {"name": "Decide", "commands": ["eval", "metrics"]},
-    {"name": "Look around", "commands": ["ls", "show"]},
+    {"name": "Look around", "commands": ["ls", "show", "log", "tag", "verify"]},
 ]
 
 click.rich_click.MAX_WIDTH = 100

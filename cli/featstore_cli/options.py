@@ -13,7 +13,7 @@ import rich_click as click
 if TYPE_CHECKING:
     from featstore.store import Store
 
-__all__ = ["examples", "json_option", "pairs", "store_option", "where_option"]
+__all__ = ["examples", "json_option", "pairs", "share", "store_option", "where_option"]
 
 
 def store_option(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -75,3 +75,20 @@ def pairs(values: tuple[str, ...], *, option: str, example: str) -> dict[str, st
             raise UsageError(f"{option} {name}=… stands there twice")
         found[name] = value
     return found
+
+
+def share(text: str, *, option: str) -> float:
+    """A share as people write it: `5%` or `0.05`.
+
+    Raises:
+        UsageError: it is none, or outside 0 to 100 %.
+    """
+    from featstore.errors import UsageError
+
+    try:
+        value = float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value <= 1:
+        raise UsageError(f"{option} {text} is no share", hint="write 5% or 0.05")
+    return value

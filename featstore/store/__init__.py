@@ -5,9 +5,10 @@ from featstore.store.dataset import Dataset, NewRows
 from featstore.store.features import FeatureSet, RowStatus, common_rows
 from featstore.store.job import FeatureJob, plan_shard_rows
 from featstore.store.names import SetRef, column_name, parse_set
-from featstore.store.records import RowFailure
+from featstore.store.records import RowFailure, Version
 from featstore.store.splits import parse_fractions, split_dataset
 from featstore.store.store import Store
+from featstore.store.verify import Problem, VerifyReport, verify
 
 __all__ = [
     "Categories",
@@ -16,14 +17,18 @@ __all__ = [
     "FeatureJob",
     "FeatureSet",
     "NewRows",
+    "Problem",
     "RowFailure",
     "RowStatus",
     "SetRef",
     "Store",
+    "VerifyReport",
+    "Version",
     "column_name",
     "common_rows",
     "parse_fractions",
     "parse_set",
     "plan_shard_rows",
     "split_dataset",
+    "verify",
 ]

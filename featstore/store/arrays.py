@@ -65,22 +65,29 @@ class GroupWriter:
         self._files.put_new(f"{self._key}/{name}", pieces)
 
 
-def read_array(files: LocalFiles, key: str) -> NDArray[Any]:
+def read_array(files: LocalFiles, key: str, length: int | None = None) -> NDArray[Any]:
     """A whole one-dimensional array written by GroupWriter, checksums verified.
 
+    Args:
+        files: The store's files.
+        key: Key of the array.
+        length: How many values it must have, where the caller knows.
+
     Raises:
-        CorruptStoreError: a chunk is missing, short or does not match its checksum.
+        CorruptStoreError: a chunk is missing, short or does not match its checksum, or the length is another.
     """
     where = str(files.path(key))
     try:
         metadata = json.loads(files.get(f"{key}/zarr.json"))
-        (length,) = metadata["shape"]
+        (found,) = metadata["shape"]
         (chunk,) = metadata["chunk_grid"]["configuration"]["chunk_shape"]
         dtype = np.dtype(metadata["data_type"])
     except (LookupError, TypeError, ValueError) as error:
         raise CorruptStoreError(f"the metadata of {where} is missing or damaged: {error}", hint=_REPAIR) from error
+    if length not in (None, found) or found < 0 or chunk < 1:
+        raise CorruptStoreError(f"{where} says it has {found} values instead of {length}", hint=_REPAIR)
     parts = []
-    for number in range(-(-length // chunk)):
+    for number in range(-(-found // chunk)):
         path = files.path(f"{key}/c/{number}")
         if not path.is_file():
             raise CorruptStoreError(f"{path} is missing", hint=_REPAIR)
@@ -89,11 +96,11 @@ def read_array(files: LocalFiles, key: str) -> NDArray[Any]:
             raise CorruptStoreError(f"{path} holds {len(part)} values instead of {chunk}", hint=_REPAIR)
         parts.append(part)
     values: NDArray[Any] = np.concatenate(parts) if parts else np.zeros(0, dtype)
-    return values[:length]
+    return values[:found]
 
 
 def read_strings(files: LocalFiles, key: str) -> list[str]:
     """Strings written by `GroupWriter.strings`."""
     offsets = read_array(files, f"{key}/offsets")
-    data = read_array(files, f"{key}/bytes").tobytes()
+    data = read_array(files, f"{key}/bytes", int(offsets[-1])).tobytes()
     return [data[start:stop].decode() for start, stop in zip(offsets[:-1].tolist(), offsets[1:].tolist(), strict=True)]

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from featstore.errors import BadInputError
+from featstore.errors import BadInputError, CorruptStoreError
 from featstore.store.arrays import GroupWriter, read_array, read_strings
 from featstore.store.files import LocalFiles
 
@@ -122,13 +122,22 @@ def write_column(writer: GroupWriter, name: str, column: Column) -> None:
         writer.array(f"columns/{name}/values", column)
 
 
-def read_column(files: LocalFiles, segment: str, name: str) -> Column | None:
-    """A column of a segment, None if the segment has no such column."""
+def read_column(files: LocalFiles, segment: str, name: str, rows: int) -> Column | None:
+    """A column of a segment of `rows` rows, None if the segment has no such column.
+
+    Raises:
+        CorruptStoreError: its bytes are not those that were written.
+    """
     key = f"{segment}/columns/{name}"
     if files.exists(f"{key}/codes/zarr.json"):
-        return Categories(read_array(files, f"{key}/codes"), tuple(read_strings(files, f"{key}/names")))
+        codes, names = read_array(files, f"{key}/codes", rows), tuple(read_strings(files, f"{key}/names"))
+        if len(codes) and not -1 <= codes.min() <= codes.max() < len(names):
+            raise CorruptStoreError(
+                f"column {name} of {segment} has codes without names", hint="restore it from a copy"
+            )
+        return Categories(codes, names)
     if files.exists(f"{key}/values/zarr.json"):
-        return read_array(files, f"{key}/values")
+        return read_array(files, f"{key}/values", rows)
     return None
 
 

@@ -131,7 +131,7 @@ class Dataset:
         covered = 0
         for overlay in reversed(self.record.overlays):
             if name in overlay.columns:
-                found = read_column(self._files, segment_key(self.name, overlay.name), name)
+                found = read_column(self._files, segment_key(self.name, overlay.name), name, overlay.rows)
                 if found is not None:
                     parts, covered = [found], overlay.rows
                 break
@@ -139,10 +139,11 @@ class Dataset:
         for segment in self.record.segments:
             if segment.stop <= covered:
                 continue
-            found = read_column(self._files, segment_key(self.name, segment.name), name)
+            rows = segment.stop - segment.start
+            found = read_column(self._files, segment_key(self.name, segment.name), name, rows)
             if found is None:
                 holes.append(len(parts))
-                parts.append(np.empty(segment.stop - segment.start))
+                parts.append(np.empty(rows))
             else:
                 parts.append(found)
         known = next(part for number, part in enumerate(parts) if number not in holes)

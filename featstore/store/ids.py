@@ -21,11 +21,11 @@ _MAX_BYTES = 8192
 class _Block:
     """The ids of one segment, loaded on first use."""
 
-    def __init__(self, files: LocalFiles, key: str) -> None:
-        self.offsets = read_array(files, f"{key}/ids/offsets")
-        self.data = read_array(files, f"{key}/ids/bytes").tobytes()
-        self.hashes = read_array(files, f"{key}/id_index/hash")
-        self.order = read_array(files, f"{key}/id_index/row")
+    def __init__(self, files: LocalFiles, key: str, rows: int) -> None:
+        self.offsets = read_array(files, f"{key}/ids/offsets", rows + 1)
+        self.data = read_array(files, f"{key}/ids/bytes", int(self.offsets[-1])).tobytes()
+        self.hashes = read_array(files, f"{key}/id_index/hash", rows)
+        self.order = read_array(files, f"{key}/id_index/row", rows)
 
     def get(self, row: int) -> str:
         return self.data[self.offsets[row] : self.offsets[row + 1]].decode()
@@ -53,7 +53,7 @@ class Ids:
         self._files = files
         self._parts = parts
         self._starts = [start for _, start, _ in parts]
-        self._blocks: dict[str, _Block] = {}
+        self._blocks: dict[int, _Block] = {}
 
     def __len__(self) -> int:
         return self._parts[-1][2] if self._parts else 0
@@ -61,8 +61,8 @@ class Ids:
     def __getitem__(self, row: int) -> str:
         if not 0 <= row < len(self):
             raise IndexError(row)
-        key, start, _ = self._parts[int(np.searchsorted(self._starts, row, side="right")) - 1]
-        return self._block(key).get(row - start)
+        part = int(np.searchsorted(self._starts, row, side="right")) - 1
+        return self._block(part).get(row - self._starts[part])
 
     def __iter__(self) -> Iterator[str]:
         return (self[row] for row in range(len(self)))
@@ -77,16 +77,17 @@ class Ids:
         for number, raw in enumerate(ids):
             text = unicodedata.normalize("NFC", raw)
             digest = _hash(text)
-            for key, start, _ in self._parts:
-                found = self._block(key).find(text, digest)
+            for part, start in enumerate(self._starts):
+                found = self._block(part).find(text, digest)
                 if found >= 0:
                     rows[number] = start + found
         return rows
 
-    def _block(self, key: str) -> _Block:
-        if key not in self._blocks:
-            self._blocks[key] = _Block(self._files, key)
-        return self._blocks[key]
+    def _block(self, part: int) -> _Block:
+        if part not in self._blocks:
+            key, start, stop = self._parts[part]
+            self._blocks[part] = _Block(self._files, key, stop - start)
+        return self._blocks[part]
 
 
 def check_ids(ids: Iterable[str]) -> list[str]:

@@ -41,7 +41,7 @@ from featstore.store.zarr_format import (
     group_metadata,
 )
 
-__all__ = ["DIGEST_BYTES", "FeatureJob", "plan_shard_rows"]
+__all__ = ["DIGEST_BYTES", "FeatureJob", "plan_shard_rows", "segment_metadata", "shards_digest"]
 
 DIGEST_BYTES = 16
 _CHUNK_BYTES = 2 << 20
@@ -287,18 +287,8 @@ class FeatureJob:
             key = f"{self._plan_key}/shards/{shard}.json"
             records.append(load(ShardRecord, self.files.get(key), where=str(self.files.path(key))))
         rows, chunk, shards = self.stop - self.start, self.plan.chunk_rows, self.shard_rows
-        small = np.dtype("u1")
-        documents = {
-            "features/": array_metadata(
-                (rows, self.width), self.dtype, (chunk, self.width), shard=(shards, self.width)
-            ),
-            "input_digest/": array_metadata((rows, DIGEST_BYTES), small, (shards, DIGEST_BYTES)),
-            "status/": array_metadata((rows,), small, (shards,)),
-            "": group_metadata(),
-        }
-        for folder, document in documents.items():
-            self.files.put_new(f"{self._segment_key}/{folder}zarr.json", [document])
-        listing = "\n".join(f"{r.shard} {name} {digest}" for r in records for name, digest in sorted(r.digests.items()))
+        for name, document in segment_metadata(rows, self.width, self.dtype, chunk, shards).items():
+            self.files.put_new(f"{self._segment_key}/{name}", [document])
         return VectorSegment(
             name=self.plan.segment,
             start=self.start,
@@ -306,8 +296,25 @@ class FeatureJob:
             shard_rows=shards,
             chunk_rows=chunk,
             valid=sum(record.valid for record in records),
-            digest=blake3(listing.encode()).hexdigest(),
+            digest=shards_digest(records),
         )
+
+
+def segment_metadata(rows: int, width: int, dtype: np.dtype[Any], chunk_rows: int, shard_rows: int) -> dict[str, bytes]:
+    """The `zarr.json` documents of a segment by key below it, the group's last."""
+    small = np.dtype("u1")
+    return {
+        "features/zarr.json": array_metadata((rows, width), dtype, (chunk_rows, width), shard=(shard_rows, width)),
+        "input_digest/zarr.json": array_metadata((rows, DIGEST_BYTES), small, (shard_rows, DIGEST_BYTES)),
+        "status/zarr.json": array_metadata((rows,), small, (shard_rows,)),
+        "zarr.json": group_metadata(),
+    }
+
+
+def shards_digest(records: Sequence[ShardRecord]) -> str:
+    """Digest over the digests of all files of a segment's shards, in order."""
+    listing = "\n".join(f"{r.shard} {name} {digest}" for r in records for name, digest in sorted(r.digests.items()))
+    return blake3(listing.encode()).hexdigest()
 
 
 def _digest(pieces: Sequence[bytes | memoryview]) -> str:

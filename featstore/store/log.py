@@ -72,8 +72,12 @@ class Log(Generic[V]):
         while True:
             entries = _numbers(self._files.names(f"{self._prefix}/tags/{name}"))
             key = f"{self._prefix}/tags/{name}/{entries[-1] + 1 if entries else 1}.json"
-            if self._files.put_new(key, [b'{"version": %d}' % number]):
+            if self._files.put_new(key, [dump(_TagEntry(version=number))]):
                 return
+
+    def tags(self) -> dict[str, int]:
+        """Every tag and the version it names now."""
+        return {name: self._tagged(name) for name in self._files.names(f"{self._prefix}/tags")}
 
     def resolve(self, version: int | str | None, *, what: str) -> V:
         """The record of a version number, a tag, or the newest.

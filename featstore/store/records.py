@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
 import uuid
 from datetime import UTC, datetime
 from typing import Any, Literal, TypeVar
 
+from blake3 import blake3
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from featstore.errors import CorruptStoreError, UsageError
@@ -23,6 +25,7 @@ __all__ = [
     "ShardRecord",
     "StoreRecord",
     "VectorSegment",
+    "Version",
     "dump",
     "load",
 ]
@@ -100,6 +103,24 @@ class DatasetVersion(_Commit):
     overlays: tuple[Overlay, ...] = ()
 
 
+class Version(_Record):
+    """One line of a history.
+
+    Attributes:
+        number: What `@number` means.
+        created: UTC, ISO 8601.
+        rows: Rows there were.
+        tags: Tags that name it now.
+        provenance: What made it.
+    """
+
+    number: int
+    created: str
+    rows: int
+    tags: tuple[str, ...]
+    provenance: dict[str, Any]
+
+
 class Plan(_Record):
     """What every worker of one job obeys: rows [start, stop) of a dataset become one segment in shards of `shard_rows`."""
 
@@ -155,8 +176,9 @@ R = TypeVar("R", bound=BaseModel)
 
 
 def dump(record: BaseModel) -> bytes:
-    """The bytes of a record."""
-    return record.model_dump_json(indent=1).encode()
+    """The bytes of a record: JSON whose last member is the blake3 of what the file would be without it."""
+    body = record.model_dump_json(indent=1)
+    return f'{body[:-2]},\n "checksum": "{blake3(body.encode()).hexdigest()}"\n}}'.encode()
 
 
 def load(model: type[R], data: bytes, *, where: str) -> R:
@@ -164,24 +186,26 @@ def load(model: type[R], data: bytes, *, where: str) -> R:
 
     Raises:
         UsageError: a newer featstore wrote it.
-        CorruptStoreError: it is not such a record.
+        CorruptStoreError: it is not such a record, or not the bytes that were written.
     """
+    hint = "restore the file from a copy of the store"
     try:
         content = json.loads(data)
     except ValueError as error:
-        raise CorruptStoreError(
-            f"{where} is not JSON: {error}", hint="restore the file from a copy of the store"
-        ) from error
+        raise CorruptStoreError(f"{where} is not JSON: {error}", hint=hint) from error
     found = content.get("format", FORMAT) if isinstance(content, dict) else None
     if isinstance(found, int) and found > FORMAT:
         raise UsageError(
-            f"{where} has format {found}; this featstore reads up to {FORMAT}",
-            hint="pip install --upgrade featstore",
+            f"{where} has format {found}; this featstore reads up to {FORMAT}", hint="pip install --upgrade featstore"
         )
+    checksum = _CHECKSUM.search(data)
+    body = data[: checksum.start()] + b"\n}" if checksum else b""
+    if checksum is None or blake3(body).hexdigest().encode() != checksum[1]:
+        raise CorruptStoreError(f"{where} does not match its checksum", hint=hint)
     try:
-        return model.model_validate_json(data)
+        return model.model_validate_json(body)
     except ValidationError as error:
-        raise CorruptStoreError(
-            f"{where} is damaged: {error.errors()[0]['msg']}",
-            hint="restore the file from a copy of the store",
-        ) from error
+        raise CorruptStoreError(f"{where} is damaged: {error.errors()[0]['msg']}", hint=hint) from error
+
+
+_CHECKSUM = re.compile(rb',\n "checksum": "([0-9a-f]{64})"\n}\Z')

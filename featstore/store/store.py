@@ -25,9 +25,11 @@ from featstore.store.job import FeatureJob, chunk_rows_for
 from featstore.store.log import Log
 from featstore.store.names import check_name, parse_dataset, parse_set
 from featstore.store.records import (
+    DatasetVersion,
     FeatureSetVersion,
     Plan,
     StoreRecord,
+    Version,
     dump,
     load,
 )
@@ -152,6 +154,30 @@ class Store:
         """Let `name` stand for the version that the reference resolves to: `DATASET/NAME[@version]`."""
         features = self.features(reference)
         self._features_log(features.record.dataset, features.record.name).tag(name, features.version)
+
+    def history(self, what: str) -> list[Version]:
+        """The versions of `DATASET` or `DATASET/NAME`, newest first.
+
+        Raises:
+            UnknownNameError: there is no such dataset or feature set.
+        """
+        log: Log[DatasetVersion] | Log[FeatureSetVersion]
+        if "/" in what:
+            record = self.features(what).record
+            log = self._features_log(record.dataset, record.name)
+        else:
+            log = rows_log(self.files, self.dataset(what).name)
+        tags = log.tags()
+        found = []
+        for number in reversed(log.numbers()):
+            commit = log.read(number)
+            named = tuple(sorted(tag for tag, version in tags.items() if version == number))
+            found.append(
+                Version(
+                    number=number, created=commit.created, rows=commit.rows, tags=named, provenance=commit.provenance
+                )
+            )
+        return found
 
     # --- rows ------------------------------------------------------------------------------------------------------
 

@@ -66,6 +66,15 @@ def test_splits_filters_and_export(store, capsys):
     listed = json.loads(output(capsys, "ls", "--json").out)
     assert [item["set"] for item in listed["datasets"][0]["feature_sets"]] == ["toy/new@1", "toy/old@1", "toy/other@1"]
     assert "toy/old@1" in output(capsys, "ls").out
+    assert "toy/old@1" in output(capsys, "tag", "toy/old@1", "live").out
+    assert json.loads(output(capsys, "log", "toy/old", "--json").out)[0]["tags"] == ["live"]
+    assert "split split" in " ".join(output(capsys, "log", "toy").out.split())
+    assert "no problem" in output(capsys, "verify", "--full").out
+    [shard] = (store / ".featstore" / "features" / "toy" / "old" / "segments").glob("*/features/c/0/0")
+    sound = shard.read_bytes()
+    shard.write_bytes(sound[:100] + b"?" + sound[101:])
+    assert "rows 0 to 7" in output(capsys, "verify", "toy/old", "--sample", "100%", status=1).out
+    shard.write_bytes(sound)
     assert json.loads(output(capsys, "show", "toy/old", "--json").out)["space"]["kind"] == "named"
     assert "split" in output(capsys, "show", "toy").out
     output(capsys, "export", "toy/old", "out.h5")

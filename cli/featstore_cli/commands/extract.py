@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import rich_click as click
 
 from featstore_cli.exit_codes import ExitCode
-from featstore_cli.options import examples, json_option, pairs, store_option
+from featstore_cli.options import examples, json_option, pairs, share, store_option
 from featstore_cli.render import amount, duration, out, print_json, progress
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ def extract(
         workers=workers,
         batch=batch,
         dtype=dtype,
-        max_failures=_share(max_failures),
+        max_failures=share(max_failures, option="--max-failures"),
     )
     with progress() as listener:
         report = extract_images(store, request, progress=listener)
@@ -71,18 +71,6 @@ def extract(
     else:
         _print(report)
     return ExitCode.FINISHED_WITH_FAILURES if report.failed else ExitCode.DONE
-
-
-def _share(text: str) -> float:
-    from featstore.errors import UsageError
-
-    try:
-        share = float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
-    except ValueError:
-        share = -1.0
-    if not 0 <= share <= 1:
-        raise UsageError(f"--max-failures {text} is no share", hint="write 5% or 0.05")
-    return share
 
 
 def _print(report: ExtractReport) -> None:
