@@ -56,6 +56,12 @@ def test_features_come_back_as_written_and_zarr_python_agrees(store):
     features = fill(store, "d/f", values)
     order = np.random.default_rng(1).integers(0, 37, 100)
     np.testing.assert_array_equal(features.gather(order), values[order])
+    for out in (np.empty((100, 5), np.float32), np.empty((100, 5), np.float64), np.empty((5, 100), np.float32).T):
+        assert features.gather(order, out) is out
+        np.testing.assert_array_equal(out, values[order])
+    with pytest.raises(AlignmentError, match="out has shape"):
+        features.gather(order, np.empty((3, 5), np.float32))
+    assert features.gather([]).shape == (0, 5)
     for batch in (None, 1, 3, 8, 100):
         for span in ((0, 37), (5, 29), (9, 9)):
             blocks = list(features.scan(batch, rows=span))
@@ -68,8 +74,12 @@ def test_features_come_back_as_written_and_zarr_python_agrees(store):
     assert features.take_ids(["c1/4.png"]).tolist() == [values[4].tolist()]
     with pytest.raises(AlignmentError, match=r"nobody\.png"):
         features.take_ids(["nobody.png"])
-    with pytest.raises(IndexError):
-        features.gather([37])
+    np.testing.assert_array_equal([features.row(number) for number in range(37)], values)
+    for beyond in (37, -1):
+        with pytest.raises(IndexError):
+            features.gather([beyond])
+        with pytest.raises(IndexError):
+            features.row(beyond)
 
 
 def test_zarr_python_opens_every_array_of_a_dataset(store):
@@ -131,6 +141,7 @@ def test_rows_append_and_columns_join_by_name(store):
     features = fill(store, "d/f", values)
     assert (features.version, features.rows, len(features.record.segments)) == (2, 5, 2)
     np.testing.assert_array_equal(features.gather([4, 0, 4, 2]), values[[4, 0, 4, 2]])
+    np.testing.assert_array_equal([features.row(number) for number in (4, 3)], values[[4, 3]])
     assert store.features("d/f@1").rows == 4
     assert store.plan_features(store.dataset("d"), "f", SPACE, np.dtype("f4"), shard_rows=8) is None
     store.tag("d/f@1", "live")
@@ -158,6 +169,9 @@ def test_rows_without_features_never_come_back(store):
     assert np.isnan(np.concatenate([b for _, b in features.scan()])[[3, 11]]).all()
     with pytest.raises(IncompleteError, match=r"c0/3\.png"):
         features.gather([1, 3])
+    with pytest.raises(IncompleteError, match=r"c2/11\.png"):
+        features.row(11)
+    np.testing.assert_array_equal(features.row(4), values[4])
     whole = fill(store, "d/g", values)
     assert common_rows([whole, features], np.array([2, 3, 4])).tolist() == [2, 4]
 
