@@ -172,7 +172,10 @@ class FeatureJob:
 
         stored, features_digest = self._put_features(shard, own)
         if stored is not None:
+            seen = status
             status, digests = _adopt(stored, own, status, digests)
+            lost = first + np.flatnonzero((seen == RowStatus.VALID) & (status == RowStatus.FAILED))
+            failures = [*failures, *self._lost(lost)]
         failed = [failure for failure in failures if status[failure.row - first] == RowStatus.FAILED]
         digests_digest = self._put_rows("input_digest", f"{shard}/0", digests)
         status_digest = self._put_rows("status", str(shard), status)
@@ -250,6 +253,15 @@ class FeatureJob:
             )
         cast[~valid] = np.nan
         return cast
+
+    def _lost(self, rows: NDArray[np.int64]) -> list[RowFailure]:
+        """Ledger entries of rows that this worker could use, and the one whose features were published could not."""
+        error = "the worker that published this shard's features could not use it, and stopped before it said why"
+        ids = self._ids(rows) if len(rows) else []
+        return [
+            RowFailure(row=row, id=id_, stage="publish", error=error)
+            for row, id_ in zip(rows.tolist(), ids, strict=True)
+        ]
 
     def _ids(self, rows: NDArray[np.int64]) -> list[str]:
         from featstore.store.dataset import Dataset  # only to name ids in an error
@@ -329,7 +341,9 @@ def _adopt(
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     """Status and digests that are true of the stored features, from what this worker saw of the same rows."""
     there = ~np.isnan(stored).any(axis=1)
-    status = np.where(there, RowStatus.VALID, np.where(status == RowStatus.VALID, RowStatus.FAILED, status))
     with np.errstate(invalid="ignore"):
         near = np.abs(stored.astype(np.float64) - own).max(axis=1) <= _SAME_FEATURE * np.abs(stored).max(axis=1)
-    return status.astype(np.uint8), np.where(near[:, None] & there[:, None], digests, np.uint8(0))
+    # a digest is true of a row when both workers saw the same of it: the same feature, or both a failure
+    agreed = np.where(there, near, status == RowStatus.FAILED)
+    status = np.where(there, RowStatus.VALID, np.where(status == RowStatus.VALID, RowStatus.FAILED, status))
+    return status.astype(np.uint8), np.where(agreed[:, None], digests, np.uint8(0))

@@ -55,7 +55,7 @@ class StoreRecord(_Record):
 
 
 class RowFailure(_Record):
-    """A row that has no feature, and why. `stage` is read, decode, preprocess, encode, import or apply."""
+    """A row that has no feature, and why. `stage` is read, decode, preprocess, encode or publish."""
 
     row: int
     id: str

@@ -216,20 +216,22 @@ def test_a_half_published_shard_is_finished_consistently(store):
     values = np.random.default_rng(0).normal(size=(4, 5)).astype(np.float32)
     job = store.plan_features(dataset, "f", SPACE, np.dtype("f4"), shard_rows=8)
     died = values.copy()
-    died[1] = np.nan  # the dead worker could not read row 1 …
+    died[[1, 0]] = np.nan  # the dead worker could not read rows 0 and 1 …
     job._put_features(0, died)  # … and left only the features file behind
     other = values.copy()
     other[3] += 1  # row 3 changed between the two
     digests = np.arange(64, dtype=np.uint8).reshape(4, 16) + 1
-    status = np.array([1, 1, 2, 1], np.uint8)  # the second worker cannot read row 2
-    failure = RowFailure(row=2, id="c2/2.png", stage="read", error="gone")
-    assert job.publish(0, other, status=status, digests=digests, failures=[failure])
+    status = np.array([2, 1, 2, 1], np.uint8)  # the second worker cannot read rows 0 and 2
+    failures = [RowFailure(row=row, id=f"c{row}/{row}.png", stage="read", error="gone") for row in (0, 2)]
+    assert job.publish(0, other, status=status, digests=digests, failures=failures)
     job.commit({})
     features = store.features("d/f")
-    assert features.status().tolist() == [1, 2, 1, 1]
-    np.testing.assert_array_equal(features.gather([0, 2, 3]), values[[0, 2, 3]])
+    assert features.status().tolist() == [2, 2, 1, 1]
+    np.testing.assert_array_equal(features.gather([2, 3]), values[[2, 3]])
+    # both failed on row 0; on row 1 only the first; the second saw nothing of row 2 and another row 3
     assert features.input_digests().any(axis=1).tolist() == [True, False, False, False]
-    assert features.failures() == []
+    assert features.failures()[0] == failures[0]
+    assert [(failure.id, failure.stage) for failure in features.failures()[1:]] == [("c1/1.png", "publish")]
 
 
 def _publish_all(job, values, number):
