@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 from pydantic import BaseModel, ConfigDict, Field
 
 from featstore.errors import SpaceMismatchError
+from featstore.nested import flatten
 
 __all__ = ["FieldDifference", "Space", "check_comparable", "comparable", "difference", "require_same"]
 
@@ -63,8 +64,8 @@ class Space(BaseModel):
 
 def difference(left: Space, right: Space) -> list[FieldDifference]:
     """The fields of identity in which two spaces differ, dotted, in sorted order; empty when they are the same space."""
-    flat_left = _flatten({"width": left.width, **left.identity})
-    flat_right = _flatten({"width": right.width, **right.identity})
+    flat_left = _fields(left)
+    flat_right = _fields(right)
     return [
         FieldDifference(field, flat_left.get(field, "(none)"), flat_right.get(field, "(none)"))
         for field in sorted(flat_left.keys() | flat_right.keys())
@@ -96,14 +97,10 @@ def require_same(expected: Space, got: Space, *, what: str, hint: str = "") -> N
         )
 
 
-def _flatten(value: dict[str, Any], prefix: str = "") -> dict[str, str]:
-    flat: dict[str, str] = {}
-    for key, part in value.items():
-        if isinstance(part, dict):
-            flat.update(_flatten(part, f"{prefix}{key}."))
-        else:
-            flat[prefix + key] = part if isinstance(part, str) else json.dumps(part, sort_keys=True)
-    return flat
+def _fields(space: Space) -> dict[str, str]:
+    """Everything that is identity, as text by dotted name."""
+    flat = flatten({"width": space.width, **space.identity})
+    return {name: part if isinstance(part, str) else json.dumps(part, sort_keys=True) for name, part in flat.items()}
 
 
 def _table(left_title: str, right_title: str, rows: list[FieldDifference]) -> str:

@@ -85,11 +85,6 @@ class FeatureJob:
         return f"{self.plan.dataset}/{self.plan.name}"
 
     @property
-    def dataset_name(self) -> str:
-        """The dataset whose rows are filled."""
-        return self.plan.dataset
-
-    @property
     def start(self) -> int:
         """First dataset row."""
         return self.plan.start
@@ -158,7 +153,8 @@ class FeatureJob:
         """
         first, stop = self.shard_range(shard)
         rows = stop - first
-        if f"{shard}.json" in self.files.names(f"{self._plan_key}/shards"):
+        sidecar = f"{self._plan_key}/shards/{shard}.json"
+        if self.files.exists(sidecar):
             return False
         if features.shape != (rows, self.width):
             raise AlignmentError(f"shard {shard} of {self.name} needs shape {(rows, self.width)}, got {features.shape}")
@@ -186,7 +182,7 @@ class FeatureJob:
             digests={"features": features_digest, "input_digest": digests_digest, "status": status_digest},
             failures=tuple(failed),
         )
-        return self.files.put_new(f"{self._plan_key}/shards/{shard}.json", [dump(record)])
+        return self.files.put_new(sidecar, [dump(record)])
 
     def commit(self, provenance: dict[str, Any]) -> FeatureSetVersion:
         """Seal the segment and append it to the set's versions; finding it there already is success.

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from featstore.errors import AlreadyExistsError
+from featstore.nested import flatten
 from featstore.runs import CARD, RunCard, read_card
 from featstore_training.checkpoint import RESUME, read_header
 from featstore_training.metrics_log import METRICS
@@ -56,20 +57,10 @@ def is_unfinished(folder: Path, request: dict[str, Any]) -> bool:
 
 
 def _require_same(folder: Path, held: dict[str, Any], asked: dict[str, Any], *, state: str) -> None:
-    left, right = _flat(held), _flat(asked)
+    left, right = flatten(held), flatten(asked)
     names = [name for name in sorted(left.keys() | right.keys()) if left.get(name) != right.get(name)]
     if names:
         lines = "".join(f"\n  {name}: {left.get(name)} (there) · {right.get(name)} (asked for)" for name in names)
         raise AlreadyExistsError(
             f"{folder} {state} that differs from the one asked for:{lines}", hint="give a new folder to --out"
         )
-
-
-def _flat(value: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, part in value.items():
-        if isinstance(part, dict):
-            flat.update(_flat(part, f"{prefix}{key}."))
-        else:
-            flat[prefix + key] = part
-    return flat
