@@ -9,13 +9,14 @@ import numpy as np
 from blake3 import blake3
 from numpy.typing import NDArray
 
-from featstore.errors import CorruptStoreError
-from featstore.store.files import LocalFiles
+from featstore.errors import CorruptStoreError, NotFoundError
+from featstore.store.files import Files
 from featstore.store.zarr_format import array_metadata, decode_chunk, encode_chunk, group_metadata
 
-__all__ = ["GroupWriter", "read_array", "read_strings"]
+__all__ = ["GroupWriter", "StoredArray", "read_array", "read_strings"]
 
 _CHUNK_BYTES = 2 << 20
+_FEW_CHUNKS = 16  # an array of so few chunks is searched whole
 _REPAIR = "restore the file from a copy of the store"
 
 
@@ -27,7 +28,7 @@ class GroupWriter:
         key: Key of the group; nothing may be there yet.
     """
 
-    def __init__(self, files: LocalFiles, key: str) -> None:
+    def __init__(self, files: Files, key: str) -> None:
         self._files = files
         self._key = key
         self._metadata: dict[str, bytes] = {"zarr.json": group_metadata()}
@@ -65,8 +66,8 @@ class GroupWriter:
         self._files.put_new(f"{self._key}/{name}", pieces)
 
 
-def read_array(files: LocalFiles, key: str, length: int | None = None) -> NDArray[Any]:
-    """A whole one-dimensional array written by GroupWriter, checksums verified.
+class StoredArray:
+    """A one-dimensional array written by GroupWriter, read chunk by chunk when asked for, each chunk once.
 
     Args:
         files: The store's files.
@@ -74,32 +75,91 @@ def read_array(files: LocalFiles, key: str, length: int | None = None) -> NDArra
         length: How many values it must have, where the caller knows.
 
     Raises:
-        CorruptStoreError: a chunk is missing, short or does not match its checksum, or the length is another.
+        CorruptStoreError: the metadata is missing or damaged, or the length is another. Reading raises it for a chunk that
+            is missing, short or does not match its checksum.
     """
-    where = str(files.path(key))
-    try:
-        metadata = json.loads(files.get(f"{key}/zarr.json"))
-        (found,) = metadata["shape"]
-        (chunk,) = metadata["chunk_grid"]["configuration"]["chunk_shape"]
-        dtype = np.dtype(metadata["data_type"])
-    except (LookupError, TypeError, ValueError) as error:
-        raise CorruptStoreError(f"the metadata of {where} is missing or damaged: {error}", hint=_REPAIR) from error
-    if length not in (None, found) or found < 0 or chunk < 1:
-        raise CorruptStoreError(f"{where} says it has {found} values instead of {length}", hint=_REPAIR)
-    parts = []
-    for number in range(-(-found // chunk)):
-        path = files.path(f"{key}/c/{number}")
-        if not path.is_file():
-            raise CorruptStoreError(f"{path} is missing", hint=_REPAIR)
-        part = decode_chunk(path.read_bytes(), dtype, where=str(path))
-        if len(part) != chunk:
-            raise CorruptStoreError(f"{path} holds {len(part)} values instead of {chunk}", hint=_REPAIR)
-        parts.append(part)
-    values: NDArray[Any] = np.concatenate(parts) if parts else np.zeros(0, dtype)
-    return values[:found]
+
+    def __init__(self, files: Files, key: str, length: int | None = None) -> None:
+        self._files = files
+        self._key = key
+        where = files.where(key)
+        try:
+            metadata = json.loads(files.get(f"{key}/zarr.json"))
+            (found,) = metadata["shape"]
+            self.length = int(found)
+            (chunk,) = metadata["chunk_grid"]["configuration"]["chunk_shape"]
+            self._chunk = int(chunk)
+            self.dtype = np.dtype(metadata["data_type"])
+        except (LookupError, TypeError, ValueError) as error:
+            raise CorruptStoreError(f"the metadata of {where} is missing or damaged: {error}", hint=_REPAIR) from error
+        if length not in (None, self.length) or self.length < 0 or self._chunk < 1:
+            raise CorruptStoreError(f"{where} says it has {self.length} values instead of {length}", hint=_REPAIR)
+        self._chunks: dict[int, NDArray[Any]] = {}
+        self._whole: NDArray[Any] | None = None
+
+    def __len__(self) -> int:
+        return int(self.length)
+
+    def __getitem__(self, position: int) -> Any:
+        if self._whole is not None:
+            return self._whole[position]
+        chunk, inside = divmod(position, self._chunk)
+        return self._load(chunk)[inside]
+
+    def span(self, start: int, stop: int) -> NDArray[Any]:
+        """Values [start, stop), a view where they lie in one chunk."""
+        if self._whole is not None or stop <= start:
+            return self.whole()[start:stop]
+        first, last = start // self._chunk, (stop - 1) // self._chunk
+        if first == last:
+            return self._load(first)[start - first * self._chunk : stop - first * self._chunk]
+        parts = np.concatenate([self._load(chunk) for chunk in range(first, last + 1)])
+        return parts[start - first * self._chunk : stop - first * self._chunk]
+
+    def whole(self) -> NDArray[Any]:
+        """All values."""
+        if self._whole is None:
+            parts = [self._load(chunk) for chunk in range(-(-self.length // self._chunk))]
+            self._whole = np.concatenate([*parts, np.zeros(0, self.dtype)])[: len(self)]
+            self._chunks.clear()
+        return self._whole
+
+    def find(self, value: Any) -> int:
+        """First position of an ascending array whose value is not below `value`; reads a few chunks of a long one."""
+        chunks = -(-self.length // self._chunk)
+        if self._whole is not None or chunks <= _FEW_CHUNKS:
+            return int(np.searchsorted(self.whole(), value))
+        # the last chunk whose first value lies below; everything before it is below too
+        low, high = 0, chunks
+        while high - low > 1:
+            middle = (low + high) // 2
+            low, high = (middle, high) if self._load(middle)[0] < value else (low, middle)
+        start = low * self._chunk
+        return start + int(np.searchsorted(self._load(low)[: self.length - start], value))
+
+    def _load(self, chunk: int) -> NDArray[Any]:
+        found = self._chunks.get(chunk)
+        if found is None:
+            key = f"{self._key}/c/{chunk}"
+            try:
+                data = self._files.get(key)
+            except NotFoundError:
+                raise CorruptStoreError(f"{self._files.where(key)} is missing", hint=_REPAIR) from None
+            found = decode_chunk(data, self.dtype, where=self._files.where(key))
+            if len(found) != self._chunk:
+                raise CorruptStoreError(
+                    f"{self._files.where(key)} holds {len(found)} values instead of {self._chunk}", hint=_REPAIR
+                )
+            self._chunks[chunk] = found
+        return found
 
 
-def read_strings(files: LocalFiles, key: str) -> list[str]:
+def read_array(files: Files, key: str, length: int | None = None) -> NDArray[Any]:
+    """A whole one-dimensional array, checksums verified; see `StoredArray`."""
+    return StoredArray(files, key, length).whole()
+
+
+def read_strings(files: Files, key: str) -> list[str]:
     """Strings written by `GroupWriter.strings`."""
     offsets = read_array(files, f"{key}/offsets")
     data = read_array(files, f"{key}/bytes", int(offsets[-1])).tobytes()

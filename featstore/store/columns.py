@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from featstore.errors import BadInputError, CorruptStoreError
 from featstore.store.arrays import GroupWriter, read_array, read_strings
-from featstore.store.files import LocalFiles
+from featstore.store.files import Files
 
 __all__ = [
     "Categories",
@@ -122,7 +122,7 @@ def write_column(writer: GroupWriter, name: str, column: Column) -> None:
         writer.array(f"columns/{name}/values", column)
 
 
-def read_column(files: LocalFiles, segment: str, name: str, rows: int) -> Column | None:
+def read_column(files: Files, segment: str, name: str, rows: int) -> Column | None:
     """A column of a segment of `rows` rows, None if the segment has no such column.
 
     Raises:
@@ -141,6 +141,6 @@ def read_column(files: LocalFiles, segment: str, name: str, rows: int) -> Column
     return None
 
 
-def column_names(files: LocalFiles, segment: str) -> list[str]:
+def column_names(files: Files, segment: str) -> list[str]:
     """Names of the columns of a segment."""
     return [name for name in files.names(f"{segment}/columns") if name != "zarr.json"]

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from featstore.errors import AlignmentError, UnknownNameError
+from featstore.errors import AlignmentError, CorruptStoreError, UnknownNameError
+from featstore.store.arrays import read_array
 from featstore.store.columns import (
     Categories,
     Column,
@@ -20,7 +21,7 @@ from featstore.store.columns import (
     read_column,
     to_column,
 )
-from featstore.store.files import LocalFiles
+from featstore.store.files import Files
 from featstore.store.ids import Ids, check_ids
 from featstore.store.names import check_name
 from featstore.store.records import DatasetVersion
@@ -62,20 +63,22 @@ class NewRows:
 
 
 class Dataset:
-    """A dataset at one version. Row order is commit order and never changes.
+    """A dataset at one version. Row order is commit order; only `compact` ever renumbers rows, as a new layout.
 
     Attributes:
         name: Its name in the store.
         version: Number of the version that is read.
-        rows: How many rows there are (`N`).
+        layout: How often rows were renumbered; row numbers mean the same within one layout.
+        rows: How many rows there are (`N`), removed ones included: they keep their numbers until `compact`.
         root: Folder the ids are relative to, None for rows that are not files.
     """
 
-    def __init__(self, files: LocalFiles, record: DatasetVersion) -> None:
+    def __init__(self, files: Files, record: DatasetVersion) -> None:
         self._files = files
         self.record = record
         self.name = record.name
         self.version = record.number
+        self.layout = record.layout
         self.rows = record.rows
         self.root = record.root
 
@@ -85,7 +88,25 @@ class Dataset:
     @cached_property
     def ids(self) -> Ids:
         """The ids in row order."""
-        return Ids(self._files, [(segment_key(self.name, s.name), s.start, s.stop) for s in self.record.segments])
+        parts = [(segment_key(self.name, s.name), s.start, s.stop) for s in self.record.segments]
+        return Ids(self._files, parts, lambda: self.removed_rows)
+
+    @cached_property
+    def removed_rows(self) -> NDArray[np.int64]:
+        """Rows that were removed, ascending: nothing selects them, no id finds them, no feature of them is read."""
+        parts = []
+        for removal in self.record.removed:
+            rows = read_array(self._files, f"{segment_key(self.name, removal.name)}/row", removal.rows)
+            if len(rows) and not 0 <= rows.min() <= rows.max() < self.rows:
+                raise CorruptStoreError(f"dataset {self.name} has removed rows beyond its {self.rows}")
+            parts.append(rows)
+        return np.unique(np.concatenate(parts)) if parts else np.zeros(0, dtype=np.int64)
+
+    def live_rows(self) -> NDArray[np.int64]:
+        """Rows that were not removed, ascending."""
+        keep = np.ones(self.rows, dtype=bool)
+        keep[self.removed_rows] = False
+        return np.flatnonzero(keep)
 
     @cached_property
     def column_names(self) -> list[str]:

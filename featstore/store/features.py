@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from featstore.errors import AlignmentError, IncompleteError, sample_of
 from featstore.store.dataset import Dataset
-from featstore.store.files import LocalFiles
-from featstore.store.records import FeatureSetVersion, RowFailure, ShardRecord, load
+from featstore.store.files import Files
+from featstore.store.records import FeatureSetVersion, RowFailure, ShardRecord, fetch
 from featstore.store.segment import SegmentReader
 
 __all__ = ["FeatureSet", "RowStatus", "common_rows", "plan_key", "set_key"]
@@ -40,10 +40,10 @@ class FeatureSet:
         width: Components of a row (`D`).
         dtype: Stored dtype.
         space: What makes its vectors comparable.
-        dataset: The dataset at its newest version; its rows and these align by number.
+        dataset: The dataset at the newest version with the same layout; its rows and these align by number.
     """
 
-    def __init__(self, files: LocalFiles, record: FeatureSetVersion, dataset: Dataset) -> None:
+    def __init__(self, files: Files, record: FeatureSetVersion, dataset: Dataset) -> None:
         self._files = files
         self.record = record
         self.name = f"{record.dataset}/{record.name}"
@@ -54,6 +54,8 @@ class FeatureSet:
         self.dtype: np.dtype[Any] = np.dtype(record.dtype)
         self.space = record.space
         self.dataset = dataset
+        if dataset.layout != record.layout:
+            raise AlignmentError(f"{self.ref} and {dataset!r} number their rows differently")
         self._first_rows = [segment.start for segment in record.segments]
         self._starts = np.array(self._first_rows, dtype=np.int64)
 
@@ -70,21 +72,33 @@ class FeatureSet:
 
     @cached_property
     def _complete(self) -> bool:
-        return all(part.valid == part.stop - part.start for part in self.record.segments)
+        """Whether every row has a feature and is still there, so that nothing needs to be checked row by row."""
+        removed = self.dataset.removed_rows
+        return all(part.valid == part.rows for part in self.record.segments) and not (removed < self.rows).any()
+
+    @cached_property
+    def _visible(self) -> NDArray[np.bool_]:
+        visible: NDArray[np.bool_] = self._status == RowStatus.VALID
+        removed = self.dataset.removed_rows
+        visible[removed[removed < self.rows]] = False
+        return visible
 
     @cached_property
     def _status(self) -> NDArray[np.uint8]:
         return np.concatenate([segment.status() for segment in self._segments])
 
     def status(self) -> NDArray[np.uint8]:
-        """RowStatus of every row, uint8 [rows]."""
-        return self._status.copy()
+        """RowStatus of every row, uint8 [rows]; removed rows are absent."""
+        status: NDArray[np.uint8] = np.where(
+            self._visible | (self._status != RowStatus.VALID), self._status, np.uint8(RowStatus.ABSENT)
+        )
+        return status
 
     def valid_rows(self) -> NDArray[np.int64]:
-        """Rows that have a feature, ascending."""
+        """Rows that have a feature and were not removed, ascending."""
         if self._complete:
             return np.arange(self.rows, dtype=np.int64)
-        return np.flatnonzero(self._status == RowStatus.VALID)
+        return np.flatnonzero(self._visible)
 
     def input_digests(self) -> NDArray[np.uint8]:
         """128-bit blake3 of every row's input, uint8 [rows, 16]; zero where unknown."""
@@ -97,7 +111,7 @@ class FeatureSet:
             prefix = f"{plan_key(self.record.dataset, self.record.name, part.name)}/shards"
             for name in self._files.names(prefix):
                 key = f"{prefix}/{name}"
-                found += load(ShardRecord, self._files.get(key), where=str(self._files.path(key))).failures
+                found += fetch(self._files, ShardRecord, key).failures
         return sorted(found, key=lambda failure: failure.row)
 
     def row(self, number: int) -> NDArray[Any]:
@@ -107,7 +121,7 @@ class FeatureSet:
             IncompleteError: the row has no feature.
             IndexError: the row number is out of range.
         """
-        if not 0 <= number < self.rows or not (self._complete or self._status[number] == RowStatus.VALID):
+        if not 0 <= number < self.rows or not (self._complete or self._visible[number]):
             self._check(np.array([number]))  # raises
         part = bisect_right(self._first_rows, number) - 1
         return self._segments[part].row(number - self._first_rows[part])
@@ -178,7 +192,10 @@ class FeatureSet:
             while position < end:
                 local = position - part.start
                 take = min(end - position, size - local % size)
-                yield position, segment.block(local, local + take)
+                block = segment.block(local, local + take)
+                if not self._complete and not (seen := self._visible[position : position + take]).all():
+                    block = np.where(seen[:, None], block, block.dtype.type(np.nan))
+                yield position, block
                 position += take
 
     def _check(self, rows: NDArray[np.int64]) -> None:
@@ -187,10 +204,11 @@ class FeatureSet:
         if rows.min() < 0 or rows.max() >= self.rows:
             raise IndexError(f"rows {rows.min()} to {rows.max()} of {self.ref}, which has {self.rows}")
         if not self._complete:
-            bad = rows[self._status[rows] != RowStatus.VALID]
+            bad = rows[~self._visible[rows]]
             if len(bad):
+                ids = sample_of(self.dataset.ids.take(bad[:6]))
                 raise IncompleteError(
-                    f"{len(bad)} of these rows have no feature in {self.ref}: {sample_of(self.dataset.ids.take(bad[:6]))}",
+                    f"{len(bad)} of these rows have no feature in {self.ref}, or were removed: {ids}",
                     hint=f"`featstore show {self.name}` lists why; use valid_rows() or common_rows() to leave them out",
                 )
 
@@ -206,6 +224,11 @@ def common_rows(sets: Sequence[FeatureSet], rows: NDArray[np.int64] | None = Non
         raise AlignmentError(
             f"{', '.join(item.name for item in sets)} are rows of different datasets",
             hint="take sets of one dataset; import features of the same rows as another set of it",
+        )
+    if len({item.dataset.layout for item in sets}) != 1:
+        raise AlignmentError(
+            f"{', '.join(item.ref for item in sets)} number their rows differently: a compaction lies between them",
+            hint=f"take versions from one side of it, or finish it with `featstore compact {names.pop()}`",
         )
     keep = sets[0].valid_rows() if rows is None else np.unique(rows)
     for item in sets:

@@ -1,34 +1,60 @@
-"""Files of a local store: published create-only and durably, never changed afterwards."""
+"""Where a store's files are: the few operations a place must have, and the place that an address names.
+
+Everything is published create-only and never changed afterwards, so two operations carry all safety: `put_new`, of which
+exactly one of several racing writers gets True, and a reader that sees a whole file or none. Keys are '/'-separated and
+made of checked names only (see `featstore.store.names`); what users bring never becomes part of one.
+"""
 
 from __future__ import annotations
 
-import contextlib
-import errno
 import os
-import secrets
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import NamedTuple, Protocol
 
-from featstore.errors import FeatstoreError, NotFoundError, UsageError
+from featstore.errors import UsageError
 
-__all__ = ["TEMPORARY", "LocalFiles"]
+__all__ = ["TEMPORARY", "FileInfo", "Files", "open_files"]
 
 TEMPORARY = ".tmp-"  # names of unpublished files start so; a crash leaves at most these behind
+_SCHEME = re.compile(r"([a-z][a-z0-9+.-]*)://", re.IGNORECASE)
 
 
-class LocalFiles:
-    """A folder addressed by '/'-separated keys. Cheap to make and to pickle: it holds a path and nothing open."""
+class FileInfo(NamedTuple):
+    """A published file: its key, its bytes, and when it was published by the clock of the place (seconds since 1970)."""
 
-    def __init__(self, root: Path) -> None:
-        self.root = root
+    key: str
+    size: int
+    modified: float
 
-    def path(self, key: str) -> Path:
-        """Where a key lives on this machine."""
-        return self.root / key
+
+class Files(Protocol):
+    """Files under one location. Cheap to make and to pickle: nothing is held open.
+
+    Attributes:
+        location: The address, as `open_files` takes it; never holds credentials.
+        local: Whether `view` maps files of this machine, so that reading a part costs no more than the part.
+    """
+
+    @property
+    def location(self) -> str:
+        """The address."""
+        ...
+
+    @property
+    def local(self) -> bool:
+        """Whether `view` is a map of a file."""
+        ...
+
+    def where(self, key: str) -> str:
+        """The full address of a key, for messages."""
 
     def exists(self, key: str) -> bool:
         """Whether something was published under the key."""
-        return self.path(key).exists()
+
+    def size(self, key: str) -> int | None:
+        """Bytes published under the key, None if nothing was."""
 
     def get(self, key: str) -> bytes:
         """The bytes published under the key.
@@ -36,86 +62,62 @@ class LocalFiles:
         Raises:
             NotFoundError: nothing was.
         """
-        try:
-            return self.path(key).read_bytes()
-        except FileNotFoundError:
-            raise NotFoundError(f"{self.path(key)} does not exist") from None
+
+    def get_ranges(self, key: str, ranges: Sequence[tuple[int, int]]) -> list[bytes]:
+        """Some [start, stop) of the bytes under the key, in the order given.
+
+        Raises:
+            NotFoundError: nothing was published there.
+        """
+
+    def view(self, key: str) -> memoryview:
+        """All bytes under the key as a writable view: a private memory map where that is possible.
+
+        Raises:
+            NotFoundError: nothing was published there.
+        """
 
     def names(self, prefix: str) -> list[str]:
         """Names directly under a prefix, sorted; none when there is nothing."""
-        try:
-            return sorted(name for name in os.listdir(self.path(prefix)) if not name.startswith("."))  # noqa: PTH208 - names only, no Path objects
-        except FileNotFoundError:
-            return []
+
+    def walk(self, prefix: str = "") -> Iterator[FileInfo]:
+        """Every published file under a prefix, in no particular order."""
+
+    def leftovers(self) -> Iterator[FileInfo]:
+        """Unpublished files of writers that died, where the place keeps such."""
 
     def put_new(self, key: str, pieces: Iterable[bytes | memoryview]) -> bool:
-        """Publish the joined pieces under the key, unless something is there already.
+        """Publish the joined pieces under the key, durably, unless something is there already.
 
-        The bytes are on disk before the name exists (write, fsync, hard link, fsync of the folder), so a reader sees the
-        whole file or none, and of two writers exactly one gets True.
+        A reader sees the whole file or none, and of several writers exactly one gets True.
         """
-        path = self.path(key)
-        if path.exists():
-            return False
-        _make_folder(path.parent)
-        temporary = path.parent / f"{TEMPORARY}{secrets.token_hex(8)}"
-        try:
-            with temporary.open("xb", buffering=0) as stream:
-                for piece in pieces:
-                    _write_all(stream.fileno(), piece)
-                os.fsync(stream.fileno())
-            try:
-                os.link(temporary, path)
-            except FileExistsError:
-                return False
-        except OSError as error:
-            raise _explained(error, path) from error
-        finally:
-            with contextlib.suppress(FileNotFoundError):
-                temporary.unlink()
-        _sync_folder(path.parent)
-        return True
+
+    def put(self, key: str, data: bytes) -> None:
+        """Write or replace a small file that carries no data of the store (heartbeats)."""
+
+    def delete(self, keys: Iterable[str]) -> None:
+        """Take files away; those that are gone already are no error."""
 
 
-def _write_all(descriptor: int, piece: bytes | memoryview) -> None:
-    rest = memoryview(piece)
-    while rest:
-        rest = rest[os.write(descriptor, rest) :]
+def open_files(address: str | os.PathLike[str]) -> Files:
+    """The files at a folder or a URL such as `s3://bucket/prefix`.
 
+    Raises:
+        UsageError: the URL carries credentials, or has a scheme that is not supported.
+    """
+    from featstore.store.local_files import LocalFiles
 
-def _make_folder(folder: Path) -> None:
-    if folder.is_dir():
-        return
-    _make_folder(folder.parent)
-    try:
-        with contextlib.suppress(FileExistsError):
-            folder.mkdir()
-    except OSError as error:
-        raise _explained(error, folder) from error
-    _sync_folder(folder.parent)
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _explained(error: OSError, path: Path) -> FeatstoreError:
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return FeatstoreError(
-            f"no space left while writing {path}",
-            hint="free some space and run the same command again; everything committed before is intact",
+    text = os.fspath(address)
+    scheme = _SCHEME.match(text)
+    if scheme is None:
+        return LocalFiles(Path(text).expanduser().absolute())
+    if scheme[1].lower() == "file":
+        return LocalFiles(Path(text[len("file://") :]).absolute())
+    if "@" in text.partition("://")[2].partition("/")[0]:
+        raise UsageError(
+            "the store's address carries credentials, which would end up in logs and histories",
+            hint="leave them out; they are taken from the usual environment (AWS_ACCESS_KEY_ID, profiles, roles)",
         )
-    if (
-        error.errno in (errno.EPERM, errno.ENOTSUP, errno.EMLINK)
-        and path.parent.is_dir()
-        and os.access(path.parent, os.W_OK)
-    ):
-        return UsageError(
-            f"the file system of {path.parent} has no hard links, which create-only publishing needs",
-            hint="keep the store on a local disk or NFS, and export copies elsewhere",
-        )
-    return FeatstoreError(f"cannot write {path}: {error.strerror}", hint="check the permissions of the store's folder")
+    from featstore.store.object_files import ObjectFiles
+
+    return ObjectFiles(text)

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from featstore.errors import AlignmentError, ConflictError, IncompleteError, NonFiniteError, sample_of
 from featstore.spaces import Space
 from featstore.store.features import RowStatus, plan_key, set_key
-from featstore.store.files import LocalFiles
+from featstore.store.files import Files
 from featstore.store.log import Log
 from featstore.store.records import (
     DatasetVersion,
@@ -31,7 +31,7 @@ from featstore.store.records import (
     ShardRecord,
     VectorSegment,
     dump,
-    load,
+    fetch,
 )
 from featstore.store.zarr_format import (
     array_metadata,
@@ -76,7 +76,7 @@ def chunk_rows_for(row_bytes: int, shard_rows: int) -> int:
 class FeatureJob:
     """One planned segment of a feature set. Small and picklable: hand it to worker processes as it is."""
 
-    files: LocalFiles
+    files: Files
     plan: Plan
 
     @property
@@ -191,19 +191,15 @@ class FeatureJob:
             IncompleteError: shards are still pending.
             ConflictError: the set meanwhile got other rows in the place of these.
         """
-        pending = self.pending()
-        if pending:
-            raise IncompleteError(
-                f"{self.name} lacks {len(pending)} of {self.n_shards} shards",
-                hint="run the same command again to finish them",
-            )
-        segment = self._seal()
+        segment = self.seal()
         log = Log(self.files, set_key(self.plan.dataset, self.plan.name), FeatureSetVersion)
 
         def build(newest: FeatureSetVersion | None, number: int) -> FeatureSetVersion | None:
             if newest is not None and segment in newest.segments:
                 return None
-            if (newest.rows if newest else 0) != self.start or (newest and newest.space.digest != self.space.digest):
+            if (newest.rows if newest else 0) != self.start or (
+                newest and (newest.space.digest, newest.layout) != (self.space.digest, self.plan.layout)
+            ):
                 raise ConflictError(
                     f"{self.name} got other rows while this job ran",
                     hint="run the same command again to add what is missing",
@@ -213,6 +209,7 @@ class FeatureJob:
                 name=self.plan.name,
                 number=number,
                 parent=newest.number if newest else None,
+                layout=self.plan.layout,
                 rows=self.stop,
                 dtype=self.plan.dtype,
                 space=self.space,
@@ -274,7 +271,7 @@ class FeatureJob:
         data = self.files.get(key)
         size = self.plan.chunk_rows * own[0].nbytes + 4
         chunks = -(-len(own) // self.plan.chunk_rows)
-        where = str(self.files.path(key))
+        where = self.files.where(key)
         parts = [decode_chunk(data[n * size : (n + 1) * size], self.dtype, where=where) for n in range(chunks)]
         return np.concatenate(parts).reshape(-1, self.width)[: len(own)], _digest([data])
 
@@ -285,15 +282,26 @@ class FeatureJob:
         if self.files.put_new(key, pieces):
             return _digest(pieces)
         data = self.files.get(key)
-        published = decode_chunk(data, np.dtype("u1"), where=str(self.files.path(key)))
+        published = decode_chunk(data, np.dtype("u1"), where=self.files.where(key))
         values[:] = published.reshape(self.shard_rows, *values.shape[1:])[: len(values)]
         return _digest([data])
 
-    def _seal(self) -> VectorSegment:
+    def seal(self) -> VectorSegment:
+        """Write the segment's metadata, last of all, and describe it for a version.
+
+        Raises:
+            IncompleteError: shards are still pending.
+        """
+        pending = self.pending()
+        if pending:
+            raise IncompleteError(
+                f"{self.name} lacks {len(pending)} of {self.n_shards} shards",
+                hint="run the same command again to finish them",
+            )
         records = []
         for shard in range(self.n_shards):
             key = f"{self._plan_key}/shards/{shard}.json"
-            records.append(load(ShardRecord, self.files.get(key), where=str(self.files.path(key))))
+            records.append(fetch(self.files, ShardRecord, key))
         rows, chunk, shards = self.stop - self.start, self.plan.chunk_rows, self.shard_rows
         for name, document in segment_metadata(rows, self.width, self.dtype, chunk, shards).items():
             self.files.put_new(f"{self._segment_key}/{name}", [document])
@@ -301,6 +309,7 @@ class FeatureJob:
             name=self.plan.segment,
             start=self.start,
             stop=self.stop,
+            group_rows=rows,
             shard_rows=shards,
             chunk_rows=chunk,
             valid=sum(record.valid for record in records),

@@ -12,9 +12,9 @@ from typing import Generic, TypeVar
 from pydantic import BaseModel
 
 from featstore.errors import NotFoundError, UnknownNameError
-from featstore.store.files import LocalFiles
+from featstore.store.files import Files
 from featstore.store.names import check_name
-from featstore.store.records import dump, load
+from featstore.store.records import dump, fetch
 
 __all__ = ["Log"]
 
@@ -30,7 +30,7 @@ class Log(Generic[V]):
         model: Record type of its versions.
     """
 
-    def __init__(self, files: LocalFiles, prefix: str, model: type[V]) -> None:
+    def __init__(self, files: Files, prefix: str, model: type[V]) -> None:
         self._files = files
         self._prefix = prefix
         self._model = model
@@ -42,7 +42,7 @@ class Log(Generic[V]):
     def read(self, number: int) -> V:
         """One version's record."""
         key = f"{self._prefix}/versions/{number}.json"
-        return load(self._model, self._files.get(key), where=str(self._files.path(key)))
+        return fetch(self._files, self._model, key)
 
     def latest(self) -> V | None:
         """The newest version's record, None before the first commit."""
@@ -104,7 +104,7 @@ class Log(Generic[V]):
     def _tagged(self, name: str) -> int:
         entry = _numbers(self._files.names(f"{self._prefix}/tags/{name}"))[-1]
         key = f"{self._prefix}/tags/{name}/{entry}.json"
-        return load(_TagEntry, self._files.get(key), where=str(self._files.path(key))).version
+        return fetch(self._files, _TagEntry, key).version
 
 
 class _TagEntry(BaseModel):

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from featstore.errors import CorruptStoreError, UsageError
 from featstore.spaces import Space
+from featstore.store.files import Files
 
 __all__ = [
     "FORMAT",
@@ -20,6 +21,7 @@ __all__ = [
     "FeatureSetVersion",
     "Overlay",
     "Plan",
+    "Removal",
     "RowFailure",
     "RowSegment",
     "ShardRecord",
@@ -27,6 +29,7 @@ __all__ = [
     "VectorSegment",
     "Version",
     "dump",
+    "fetch",
     "load",
 ]
 
@@ -81,8 +84,20 @@ class Overlay(_Record):
     digest: str
 
 
+class Removal(_Record):
+    """Rows that are no longer there: one array of row numbers in a Zarr group."""
+
+    name: str
+    rows: int
+    digest: str
+
+
 class _Commit(_Record):
-    """What every commit says of itself."""
+    """What every commit says of itself.
+
+    `layout` counts how often the rows of the dataset were renumbered: row numbers mean the same in all versions of one
+    layout, of the dataset and of its feature sets.
+    """
 
     format: int = FORMAT
     name: str
@@ -90,17 +105,20 @@ class _Commit(_Record):
     parent: int | None
     uuid: str = Field(default_factory=_uuid)
     created: str = Field(default_factory=_now)
+    layout: int = 1
     rows: int
     provenance: dict[str, Any] = Field(default_factory=dict)
 
 
 class DatasetVersion(_Commit):
-    """One commit of a dataset."""
+    """One commit of a dataset. `earlier` holds the last version of each earlier layout."""
 
     kind: Literal["dataset"] = "dataset"
     root: str | None
     segments: tuple[RowSegment, ...]
     overlays: tuple[Overlay, ...] = ()
+    removed: tuple[Removal, ...] = ()
+    earlier: tuple[int, ...] = ()
 
 
 class Version(_Record):
@@ -128,6 +146,7 @@ class Plan(_Record):
     kind: Literal["plan"] = "plan"
     dataset: str
     dataset_version: int
+    layout: int = 1
     name: str
     segment: str
     start: int
@@ -151,15 +170,36 @@ class ShardRecord(_Record):
 
 
 class VectorSegment(_Record):
-    """Rows [start, stop) of a feature set: one Zarr group of `features`, `status` and `input_digest`."""
+    """Rows [start, stop) of a feature set: rows from `offset` on of a Zarr group of `features`, `status` and `input_digest`.
+
+    The group has `group_rows` rows. It is listed in part (offset above 0, or less than its rows) where a repair replaced
+    the rest; `offset` is then a multiple of `shard_rows`. `valid` counts the rows listed; `digest` is that of the whole group.
+    """
 
     name: str
     start: int
     stop: int
+    offset: int = 0
+    group_rows: int
     shard_rows: int
     chunk_rows: int
     valid: int
     digest: str
+
+    @property
+    def rows(self) -> int:
+        """How many rows are listed."""
+        return self.stop - self.start
+
+    @property
+    def shards(self) -> range:
+        """The shards of the group that hold them."""
+        return range(self.offset // self.shard_rows, -(-(self.offset + self.rows) // self.shard_rows))
+
+    def shard_span(self, shard: int) -> tuple[int, int]:
+        """Dataset rows [start, stop) that a shard of the group holds, as far as they are listed."""
+        first = self.start + shard * self.shard_rows - self.offset
+        return max(self.start, first), min(self.stop, first + self.shard_rows)
 
 
 class FeatureSetVersion(_Commit):
@@ -179,6 +219,15 @@ def dump(record: BaseModel) -> bytes:
     """The bytes of a record: JSON whose last member is the blake3 of what the file would be without it."""
     body = record.model_dump_json(indent=1)
     return f'{body[:-2]},\n "checksum": "{blake3(body.encode()).hexdigest()}"\n}}'.encode()
+
+
+def fetch(files: Files, model: type[R], key: str) -> R:
+    """The record published under a key; see `load`.
+
+    Raises:
+        NotFoundError: nothing was published there.
+    """
+    return load(model, files.get(key), where=files.where(key))
 
 
 def load(model: type[R], data: bytes, *, where: str) -> R:

@@ -1,4 +1,4 @@
-"""Commits to a dataset: its first rows, more rows, more columns. Each is one new version; nothing is rewritten."""
+"""Commits to a dataset: its first rows, more rows, more columns, fewer rows. Each is one new version; nothing is rewritten."""
 
 from __future__ import annotations
 
@@ -9,33 +9,31 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from featstore.errors import AlignmentError, AlreadyExistsError, NotFoundError, UsageError, sample_of
+from featstore.errors import AlignmentError, AlreadyExistsError, ConflictError, NotFoundError, UsageError, sample_of
 from featstore.store.arrays import GroupWriter
 from featstore.store.columns import Categories, to_column, write_column
 from featstore.store.dataset import Dataset, NewRows, segment_key
-from featstore.store.files import LocalFiles
+from featstore.store.files import Files
 from featstore.store.ids import write_ids
 from featstore.store.log import Log
 from featstore.store.names import check_name
-from featstore.store.records import DatasetVersion, Overlay, RowSegment
+from featstore.store.records import DatasetVersion, Overlay, Removal, RowSegment
 
-__all__ = ["append", "create", "overlay", "rows_log"]
+__all__ = ["append", "create", "overlay", "relocate", "remove", "rows_log", "write_rows"]
 
 
-def rows_log(files: LocalFiles, name: str) -> Log[DatasetVersion]:
+def rows_log(files: Files, name: str) -> Log[DatasetVersion]:
     """The versions of a dataset."""
     return Log(files, f"datasets/{name}", DatasetVersion)
 
 
-def create(
-    files: LocalFiles, name: str, rows: NewRows, *, root: str | None, provenance: dict[str, Any]
-) -> DatasetVersion:
+def create(files: Files, name: str, rows: NewRows, *, root: str | None, provenance: dict[str, Any]) -> DatasetVersion:
     """Commit the first version; see `Store.create_dataset`."""
     log = rows_log(files, name)
     taken = AlreadyExistsError(f"dataset {name} exists already", hint="choose another name, or add rows to it")
     if log.numbers():
         raise taken
-    segment = _write(files, name, rows, start=0)
+    segment = write_rows(files, name, rows, start=0)
 
     def build(newest: DatasetVersion | None, number: int) -> DatasetVersion:
         if newest is not None:
@@ -53,7 +51,7 @@ def create(
     return log.commit(build)
 
 
-def append(files: LocalFiles, name: str, rows: NewRows, *, provenance: dict[str, Any]) -> DatasetVersion:
+def append(files: Files, name: str, rows: NewRows, *, provenance: dict[str, Any]) -> DatasetVersion:
     """Commit more rows; see `Store.append_rows`."""
     written: dict[int, RowSegment] = {}
 
@@ -68,7 +66,7 @@ def append(files: LocalFiles, name: str, rows: NewRows, *, provenance: dict[str,
                 hint="append rows with new ids only",
             )
         if existing.rows not in written:
-            written[existing.rows] = _write(files, name, rows, start=existing.rows)
+            written[existing.rows] = write_rows(files, name, rows, start=existing.rows)
         segment = written[existing.rows]
         return _next(existing, number, provenance, rows=segment.stop, segments=(*existing.segments, segment))
 
@@ -76,7 +74,7 @@ def append(files: LocalFiles, name: str, rows: NewRows, *, provenance: dict[str,
 
 
 def overlay(
-    files: LocalFiles,
+    files: Files,
     dataset: Dataset,
     columns: Mapping[str, NDArray[Any] | Sequence[str | None] | Categories],
     *,
@@ -97,13 +95,38 @@ def overlay(
     added = Overlay(name=name, rows=dataset.rows, columns=tuple(checked), digest=writer.seal())
 
     def build(newest: DatasetVersion | None, number: int) -> DatasetVersion:
-        existing = _existing(newest, dataset.name)
+        existing = _same_layout(newest, dataset)
         return _next(existing, number, provenance, overlays=(*existing.overlays, added))
 
     return rows_log(files, dataset.name).commit(build)
 
 
-def _write(files: LocalFiles, name: str, rows: NewRows, *, start: int) -> RowSegment:
+def remove(files: Files, dataset: Dataset, rows: NDArray[np.int64], *, provenance: dict[str, Any]) -> DatasetVersion:
+    """Commit that rows are no longer there; see `Store.remove_rows`."""
+    name = f"removed-{os.urandom(6).hex()}"
+    writer = GroupWriter(files, segment_key(dataset.name, name))
+    writer.array("row", np.unique(rows))
+    added = Removal(name=name, rows=len(np.unique(rows)), digest=writer.seal())
+
+    def build(newest: DatasetVersion | None, number: int) -> DatasetVersion:
+        existing = _same_layout(newest, dataset)
+        return _next(existing, number, provenance, removed=(*existing.removed, added))
+
+    return rows_log(files, dataset.name).commit(build)
+
+
+def relocate(files: Files, name: str, root: str | None, *, provenance: dict[str, Any]) -> DatasetVersion:
+    """Commit another folder that the ids are relative to; see `Store.relocate`."""
+
+    def build(newest: DatasetVersion | None, number: int) -> DatasetVersion | None:
+        existing = _existing(newest, name)
+        return None if existing.root == root else _next(existing, number, provenance, root=root)
+
+    return rows_log(files, name).commit(build)
+
+
+def write_rows(files: Files, name: str, rows: NewRows, *, start: int) -> RowSegment:
+    """Write a segment of rows that no version lists yet."""
     ids, columns = rows.checked()
     if not ids:
         raise UsageError(f"no rows to add to dataset {name}", hint="give at least one row")
@@ -119,6 +142,15 @@ def _existing(newest: DatasetVersion | None, name: str) -> DatasetVersion:
     if newest is None:
         raise NotFoundError(f"dataset {name} does not exist", hint="`featstore ls` lists what the store holds")
     return newest
+
+
+def _same_layout(newest: DatasetVersion | None, dataset: Dataset) -> DatasetVersion:
+    existing = _existing(newest, dataset.name)
+    if existing.layout != dataset.layout:
+        raise ConflictError(
+            f"the rows of dataset {dataset.name} were renumbered meanwhile", hint="run the same command again"
+        )
+    return existing
 
 
 def _next(newest: DatasetVersion, number: int, provenance: dict[str, Any], **changes: Any) -> DatasetVersion:

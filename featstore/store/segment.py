@@ -1,35 +1,46 @@
-"""One segment of a feature set on local disk, read as strided memory maps.
+"""One segment of a feature set, read as strided memory maps, or shard by shard from an object store.
 
-A shard whose index has the regular stride is mapped and seen as [chunks, chunk rows, D] with the checksums skipped over;
-any other shard is read through the Zarr API, which knows every legal layout.
+A shard whose index has the regular stride is seen as [chunks, chunk rows, D] with the checksums skipped over; any other
+shard is read through the Zarr API, which knows every legal layout.
 """
 
 from __future__ import annotations
 
+import itertools
 import mmap
-from collections import OrderedDict
-from pathlib import Path
+import weakref
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from featstore.errors import CorruptStoreError
-from featstore.store.files import LocalFiles
+from featstore.errors import CorruptStoreError, FeatstoreError, NotFoundError
+from featstore.store.files import Files
 from featstore.store.records import VectorSegment
-from featstore.store.zarr_format import CRC_BYTES, decode_chunk, index_bytes, read_regular_index, shard_bytes
+from featstore.store.shards import OpenShard, OpenShards
+from featstore.store.zarr_format import (
+    CRC_BYTES,
+    check_chunks,
+    decode_chunk,
+    index_bytes,
+    read_regular_index,
+    shard_bytes,
+)
 
 __all__ = ["SegmentReader"]
 
-# one map holds one descriptor, of which a process usually has 1,024
-_OPEN_MAPS = 256
 # up to so many shards, one comparison each beats sorting the rows
 _FEW_SHARDS = 16
-_REPAIR = "restore the file from a copy, or remove the set and make it again"
+# of a shard in an object store, so small a part is fetched by ranges instead of whole
+_SMALL_PART = 1 / 16
+_REPAIR = "`featstore repair` mends it from a second copy of the store, or by encoding the images again"
+
+_open_shards = OpenShards()
+_readers = itertools.count()
 
 
 class SegmentReader:
-    """Reads rows of one segment; rows are counted from the segment's start.
+    """Reads rows of one segment; rows are counted from the first one listed.
 
     Args:
         files: The store's files.
@@ -39,144 +50,191 @@ class SegmentReader:
         dtype: Stored dtype.
     """
 
-    def __init__(self, files: LocalFiles, key: str, record: VectorSegment, width: int, dtype: np.dtype[Any]) -> None:
-        self._folder: Path = files.path(key)
+    def __init__(self, files: Files, key: str, record: VectorSegment, width: int, dtype: np.dtype[Any]) -> None:
+        self._files = files
+        self._key = key
         self._record = record
         self._width = width
         self._dtype = dtype.newbyteorder("<")
-        self._maps: OrderedDict[int, NDArray[Any]] = OrderedDict()
-        self.rows = record.stop - record.start
+        self._row_bytes = width * dtype.itemsize
+        self._number = next(_readers)
+        weakref.finalize(self, _open_shards.close, self._number)
+        self.rows = record.rows
 
     def __reduce__(self) -> tuple[Any, ...]:
-        root = self._folder
-        return (_reopen, (root, self._record, self._width, self._dtype))
+        return (SegmentReader, (self._files, self._key, self._record, self._width, self._dtype))
 
     def block(self, start: int, stop: int) -> NDArray[Any]:
         """Rows [start, stop) as [stop − start, D]: a view of the file inside one chunk, else a copy."""
         size = self._record.chunk_rows
-        if start // size == (stop - 1) // size:
-            shard, first = divmod(start, self._record.shard_rows)
-            chunk, inside = divmod(first, size)
-            return self._shard(shard)[chunk, inside : inside + stop - start]
+        first = start + self._record.offset
+        if first // size == (first + stop - start - 1) // size:
+            shard, local = divmod(first, self._record.shard_rows)
+            chunk, inside = divmod(local, size)
+            return self._shard(shard).rows[chunk, inside : inside + stop - start]
         out = np.empty((stop - start, self._width), dtype=self._dtype)
         position = start
         while position < stop:
-            end = min(stop, (position // size + 1) * size)
+            end = min(stop, start - first + ((position + first - start) // size + 1) * size)
             out[position - start : end - start] = self.block(position, end)
             position = end
         return out
 
     def row(self, number: int) -> NDArray[Any]:
         """One row as a fresh array [D]."""
-        shard, first = divmod(number, self._record.shard_rows)
+        shard, first = divmod(number + self._record.offset, self._record.shard_rows)
         chunk, inside = divmod(first, self._record.chunk_rows)
-        row: NDArray[Any] = self._shard(shard)[chunk, inside].copy()
+        found = _open_shards.get((self._number, shard))
+        if found is None:
+            if not self._files.local:
+                out = np.empty((1, self._width), dtype=self._dtype)
+                self.gather(np.array([number]), out)
+                return np.asarray(out[0])
+            found = self._shard(shard)
+        row: NDArray[Any] = found.rows[chunk, inside].copy()
         return row
 
     def gather(self, rows: NDArray[np.int64], out: NDArray[Any]) -> None:
         """Copy rows (any order, repeats allowed) into `out` [len(rows), D], of the stored dtype and C-contiguous."""
         if not len(rows):
             return
-        shards, local = np.divmod(rows, self._record.shard_rows)
-        chunk, inside = np.divmod(local, self._record.chunk_rows)
+        shards, local = np.divmod(rows + self._record.offset, self._record.shard_rows)
         # a whole row as one opaque item is copied at once; as D numbers it costs a fifth more
-        items = out.view(np.dtype((np.void, out.shape[1] * out.itemsize))).reshape(-1)
+        items = out.view(np.dtype((np.void, self._row_bytes))).reshape(-1)
         first, last = int(shards.min()), int(shards.max())
-        if last - first <= _FEW_SHARDS:
-            parts = [np.flatnonzero(shards == shard) for shard in range(first, last + 1)]
+        if first == last:
+            self._take(first, local, items, None)
+        elif last - first <= _FEW_SHARDS:
+            for shard in range(first, last + 1):
+                part = np.flatnonzero(shards == shard)
+                if len(part):
+                    self._take(shard, local[part], items, part)
         else:
             order = np.argsort(shards, kind="stable")
-            parts = np.split(order, np.flatnonzero(np.diff(shards[order])) + 1)
-        for part in parts:
-            if len(part):
-                source = self._rows(int(shards[part[0]]))
-                items[part] = source[chunk[part], inside[part]]
+            for part in np.split(order, np.flatnonzero(np.diff(shards[order])) + 1):
+                self._take(int(shards[part[0]]), local[part], items, part)
 
     def status(self) -> NDArray[np.uint8]:
         """Status of every row, checksums verified."""
-        return self._unsharded("status", np.dtype("u1"), 1).reshape(-1)
+        return self._unsharded("status", 1).reshape(-1)
 
     def input_digests(self) -> NDArray[np.uint8]:
         """Content digest of every row's input, [rows, 16]; all zero where unknown."""
-        return self._unsharded("input_digest", np.dtype("u1"), 16)
+        return self._unsharded("input_digest", 16)
 
-    def _rows(self, shard: int) -> NDArray[Any]:
-        """A shard as opaque rows [chunks, chunk rows]."""
-        row = np.dtype((np.void, self._width * self._dtype.itemsize))
-        return self._shard(shard).view(row)[..., 0]
+    def _take(self, shard: int, local: NDArray[np.int64], items: NDArray[Any], into: NDArray[np.int64] | None) -> None:
+        """Copy rows of one shard to positions of `items`; all of them, in order, if no positions are given."""
+        chunk, inside = np.divmod(local, self._record.chunk_rows)
+        found = _open_shards.get((self._number, shard))
+        if found is None:
+            if not self._files.local and len(np.unique(local)) < _SMALL_PART * self._record.shard_rows:
+                items[slice(None) if into is None else into] = self._ranges(shard, chunk, inside)
+                return
+            found = self._shard(shard)
+        found.prefetch(self._offsets(chunk, inside), self._row_bytes)
+        items[slice(None) if into is None else into] = found.items[chunk, inside]
 
-    def _shard(self, number: int) -> NDArray[Any]:
-        """A shard as [chunks, chunk rows, D]."""
-        view = self._maps.get(number)
-        if view is None:
-            view = self._open(number)
-            self._maps[number] = view
-            if len(self._maps) > _OPEN_MAPS:
-                self._maps.popitem(last=False)
-        else:
-            self._maps.move_to_end(number)
-        return view
+    def _ranges(self, shard: int, chunk: NDArray[np.int64], inside: NDArray[np.int64]) -> NDArray[Any]:
+        """A few rows of a shard in an object store, fetched alone."""
+        key = self._shard_key(shard)
+        rows = self._rows_of(shard)
+        expected = self._file_bytes(rows)
+        tail = index_bytes(self._record.chunk_rows, self._record.shard_rows)
+        offsets, inverse = np.unique(self._offsets(chunk, inside), return_inverse=True)
+        if self._files.size(key) != expected:
+            return self._shard(shard).items[chunk, inside]  # says what is wrong with it
+        wanted = [(expected - tail, expected), *((at, at + self._row_bytes) for at in offsets.tolist())]
+        index, *parts = self._files.get_ranges(key, wanted)
+        if not self._regular(memoryview(index), rows, key):
+            return self._shard(shard).items[chunk, inside]
+        return np.frombuffer(b"".join(parts), dtype=np.dtype((np.void, self._row_bytes)))[inverse]
 
-    def _open(self, number: int) -> NDArray[Any]:
-        record = self._record
-        path = self._folder / "features" / "c" / str(number) / "0"
-        rows = min(record.shard_rows, self.rows - number * record.shard_rows)
-        row_bytes = self._width * self._dtype.itemsize
-        expected = shard_bytes(rows, row_bytes, record.chunk_rows, record.shard_rows)
+    def _offsets(self, chunk: NDArray[np.int64], inside: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Where rows begin in the file of a regular shard."""
+        return chunk * (self._record.chunk_rows * self._row_bytes + CRC_BYTES) + inside * self._row_bytes
+
+    def _shard(self, number: int) -> OpenShard:
+        found = _open_shards.get((self._number, number))
+        if found is None:
+            try:
+                found = self._open(number)
+            except (CorruptStoreError, NotFoundError):
+                raise
+            except FeatstoreError:  # too many open files: those of other readers can be closed
+                _open_shards.close()
+                found = self._open(number)
+            _open_shards.add((self._number, number), found)
+        return found
+
+    def _open(self, number: int) -> OpenShard:
+        key = self._shard_key(number)
+        rows = self._rows_of(number)
+        expected = self._file_bytes(rows)
+        tail = index_bytes(self._record.chunk_rows, self._record.shard_rows)
         try:
-            with path.open("rb") as stream:
-                size = path.stat().st_size
-                tail = index_bytes(record.chunk_rows, record.shard_rows)
-                if size < tail:
-                    raise CorruptStoreError(f"{path} has {size} bytes instead of {expected}", hint=_REPAIR)
-                # a private map is writable, so torch takes it without a warning; nothing written reaches the file
-                mapped = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_COPY)
-        except FileNotFoundError:
-            raise CorruptStoreError(f"{path} is missing", hint=_REPAIR) from None
-        index = memoryview(mapped)[size - tail :]
-        regular = read_regular_index(index, rows, row_bytes, record.chunk_rows, record.shard_rows, where=str(path))
-        if not regular:
-            return self._through_zarr(number, rows)
-        if size != expected:
-            raise CorruptStoreError(f"{path} has {size} bytes instead of {expected}", hint=_REPAIR)
-        return np.ndarray(
+            data = self._files.view(key)
+        except NotFoundError:
+            raise CorruptStoreError(f"{self._files.where(key)} is missing", hint=_REPAIR) from None
+        if len(data) < tail:
+            raise self._wrong_size(key, len(data), expected)
+        if not self._regular(data[len(data) - tail :], rows, key):
+            return self._opened(self._through_zarr(number, rows), None)
+        if len(data) != expected:
+            raise self._wrong_size(key, len(data), expected)
+        record = self._record
+        if not self._files.local:
+            check_chunks(data[: expected - tail], record.chunk_rows * self._row_bytes, where=self._files.where(key))
+        view = np.ndarray(
             (-(-rows // record.chunk_rows), record.chunk_rows, self._width),
             dtype=self._dtype,
-            buffer=mapped,
-            strides=(record.chunk_rows * row_bytes + CRC_BYTES, row_bytes, self._dtype.itemsize),
+            buffer=data,
+            strides=(record.chunk_rows * self._row_bytes + CRC_BYTES, self._row_bytes, self._dtype.itemsize),
         )
+        return self._opened(view, data.obj if isinstance(data.obj, mmap.mmap) else None)
+
+    def _opened(self, rows: NDArray[Any], mapped: mmap.mmap | None) -> OpenShard:
+        return OpenShard(rows, rows.view(np.dtype((np.void, self._row_bytes)))[..., 0], mapped)
+
+    def _regular(self, index: memoryview, rows: int, key: str) -> bool:
+        record = self._record
+        where = self._files.where(key)
+        return read_regular_index(index, rows, self._row_bytes, record.chunk_rows, record.shard_rows, where=where)
+
+    def _rows_of(self, shard: int) -> int:
+        return min(self._record.shard_rows, self._record.group_rows - shard * self._record.shard_rows)
+
+    def _file_bytes(self, rows: int) -> int:
+        return shard_bytes(rows, self._row_bytes, self._record.chunk_rows, self._record.shard_rows)
+
+    def _shard_key(self, number: int) -> str:
+        return f"{self._key}/features/c/{number}/0"
+
+    def _wrong_size(self, key: str, size: int, expected: int) -> CorruptStoreError:
+        return CorruptStoreError(f"{self._files.where(key)} has {size} bytes instead of {expected}", hint=_REPAIR)
 
     def _through_zarr(self, number: int, rows: int) -> NDArray[Any]:
-        import zarr  # only for shards that another writer laid out; costs a second to import
+        from featstore.store.foreign import read_rows  # zarr-python costs a second to import
 
-        array = zarr.open_array(str(self._folder / "features"), mode="r", zarr_format=3)
         start = number * self._record.shard_rows
-        try:
-            values = np.asarray(array[start : start + rows])
-        except ValueError as error:
-            raise CorruptStoreError(
-                f"shard {number} of {self._folder} cannot be read: {error}", hint=_REPAIR
-            ) from error
+        values = read_rows(self._files, f"{self._key}/features", start, start + rows)
         chunks = -(-rows // self._record.chunk_rows)
         padded = np.full((chunks * self._record.chunk_rows, self._width), np.nan, dtype=self._dtype)
         padded[:rows] = values
         return padded.reshape(chunks, self._record.chunk_rows, self._width)
 
-    def _unsharded(self, name: str, dtype: np.dtype[Any], width: int) -> NDArray[np.uint8]:
+    def _unsharded(self, name: str, width: int) -> NDArray[np.uint8]:
+        record = self._record
         parts = []
-        for number in range(-(-self.rows // self._record.shard_rows)):
-            path = self._folder / name / "c" / str(number)
-            path = path / "0" if width > 1 else path
-            if not path.is_file():
-                raise CorruptStoreError(f"{path} is missing", hint=_REPAIR)
-            part = decode_chunk(path.read_bytes(), dtype, where=str(path)).reshape(-1, width)
-            if len(part) != self._record.shard_rows:
-                raise CorruptStoreError(
-                    f"{path} holds {len(part)} rows instead of {self._record.shard_rows}", hint=_REPAIR
-                )
+        for number in record.shards:
+            key = f"{self._key}/{name}/c/{number}" + ("/0" if width > 1 else "")
+            where = self._files.where(key)
+            try:
+                data = self._files.get(key)
+            except NotFoundError:
+                raise CorruptStoreError(f"{where} is missing", hint=_REPAIR) from None
+            part = decode_chunk(data, np.dtype("u1"), where=where).reshape(-1, width)
+            if len(part) != record.shard_rows:
+                raise CorruptStoreError(f"{where} holds {len(part)} rows instead of {record.shard_rows}", hint=_REPAIR)
             parts.append(part)
-        return np.concatenate(parts)[: self.rows]
-
-
-def _reopen(folder: Path, record: VectorSegment, width: int, dtype: np.dtype[Any]) -> SegmentReader:
-    return SegmentReader(LocalFiles(folder), "", record, width, dtype)
+        skipped = record.offset - record.shards.start * record.shard_rows
+        return np.concatenate(parts)[skipped : skipped + self.rows]

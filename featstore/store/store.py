@@ -12,18 +12,22 @@ from blake3 import blake3
 from numpy.typing import NDArray
 
 from featstore.errors import (
+    AlignmentError,
+    ConflictError,
     NotFoundError,
     UnknownNameError,
     UsageError,
+    sample_of,
 )
 from featstore.spaces import Space, require_same
 from featstore.store.columns import Categories
 from featstore.store.dataset import Dataset, NewRows
 from featstore.store.features import FeatureSet, plan_key, set_key
-from featstore.store.files import LocalFiles
+from featstore.store.files import Files, open_files
 from featstore.store.job import FeatureJob, chunk_rows_for
 from featstore.store.log import Log
 from featstore.store.names import check_name, parse_dataset, parse_set
+from featstore.store.probe import probe_create_only
 from featstore.store.records import (
     DatasetVersion,
     FeatureSetVersion,
@@ -31,9 +35,9 @@ from featstore.store.records import (
     StoreRecord,
     Version,
     dump,
-    load,
+    fetch,
 )
-from featstore.store.rows import append, create, overlay, rows_log
+from featstore.store.rows import append, create, overlay, relocate, remove, rows_log
 
 __all__ = ["DEFAULT_FOLDER", "Store"]
 
@@ -58,8 +62,8 @@ class Store:
         array([[0., 1., 0., 0.]], dtype=float32)
     """
 
-    def __init__(self, root: Path) -> None:
-        self.files = LocalFiles(root)
+    def __init__(self, files: Files) -> None:
+        self.files = files
 
     def __repr__(self) -> str:
         return f"Store({self.location})"
@@ -67,7 +71,7 @@ class Store:
     @property
     def location(self) -> str:
         """Where the store is."""
-        return str(self.files.root)
+        return self.files.location
 
     @classmethod
     def init(cls, path: str | Path | None = None) -> Store:
@@ -76,13 +80,15 @@ class Store:
         Raises:
             UsageError: the folder holds something else, or lies where files cannot be published.
         """
-        store = cls(_local(path) if path is not None else Path.cwd() / DEFAULT_FOLDER)
-        root = store.files.root
-        if not store.files.exists(_MARKER):
-            if root.exists() and (not root.is_dir() or any(root.iterdir())):
-                raise UsageError(f"{root} is not empty and not a store", hint="choose another place for the store")
-            store.files.put_new(_MARKER, [dump(StoreRecord())])
-        return cls.open(root)
+        files = open_files(path if path is not None else Path.cwd() / DEFAULT_FOLDER)
+        if not files.exists(_MARKER):
+            if not _is_empty(files):
+                raise UsageError(
+                    f"{files.location} is not empty and not a store", hint="choose another place for the store"
+                )
+            probe_create_only(files)
+            files.put_new(_MARKER, [dump(StoreRecord())])
+        return cls.open(files.location)
 
     @classmethod
     def open(cls, path: str | Path | None = None) -> Store:
@@ -93,7 +99,7 @@ class Store:
         """
         given = path if path is not None else os.environ.get("FEATSTORE_STORE")
         if given:
-            store = cls(_local(given))
+            store = cls(open_files(given))
         else:
             here = Path.cwd()
             found = next(
@@ -105,12 +111,12 @@ class Store:
                     f"no store in {here} or above it",
                     hint="make one with `featstore init`, or name one with --store",
                 )
-            store = cls(found)
+            store = cls(open_files(found))
         if not store.files.exists(_MARKER):
             raise NotFoundError(
                 f"{store.location} is not a store", hint=f"make one with `featstore init {store.location}`"
             )
-        load(StoreRecord, store.files.get(_MARKER), where=str(store.files.path(_MARKER)))
+        fetch(store.files, StoreRecord, _MARKER)
         return store
 
     # --- what there is ---------------------------------------------------------------------------------------------
@@ -148,6 +154,8 @@ class Store:
         if not self.has_features(ref.key):
             raise UnknownNameError(f"feature set of dataset {ref.dataset}", ref.name, self.feature_sets(ref.dataset))
         record = self._features_log(ref.dataset, ref.name).resolve(ref.version, what=f"feature set {ref.key}")
+        if record.layout < dataset.layout:
+            dataset = self.dataset(ref.dataset, dataset.record.earlier[record.layout - 1])
         return FeatureSet(self.files, record, dataset)
 
     def tag(self, reference: str, name: str) -> None:
@@ -226,6 +234,42 @@ class Store:
         """
         return Dataset(self.files, overlay(self.files, self.dataset(name), columns, provenance=dict(provenance or {})))
 
+    def remove_rows(
+        self, name: str, ids: Sequence[str], *, provenance: Mapping[str, Any] | None = None
+    ) -> tuple[Dataset, int]:
+        """Take rows out of a dataset as a new version: no id finds them and none of their features is read any more.
+
+        Their bytes stay until `compact` rewrites what holds them and `collect_garbage` drops the old copies.
+
+        Args:
+            name: The dataset.
+            ids: Which rows.
+            provenance: Why, as plain JSON.
+
+        Returns:
+            The dataset, and how many rows this call removed.
+
+        Raises:
+            AlignmentError: the dataset has no such ids (or not any more); nothing is removed then.
+        """
+        dataset = self.dataset(name)
+        rows = dataset.ids.rows_of(ids)
+        unknown = [text for text, row in zip(ids, rows.tolist(), strict=True) if row < 0]
+        if unknown:
+            raise AlignmentError(
+                f"{len(unknown)} ids are not in dataset {name}: {sample_of(unknown)}",
+                hint=f"`featstore show {name}` shows what its ids look like; nothing was removed",
+            )
+        rows = np.unique(rows)
+        if len(rows):
+            dataset = Dataset(self.files, remove(self.files, dataset, rows, provenance=dict(provenance or {})))
+        return dataset, len(rows)
+
+    def relocate(self, name: str, root: str | None, *, provenance: Mapping[str, Any] | None = None) -> Dataset:
+        """Say where the files that the ids name are now, as a new version; rows and features stay as they are."""
+        self.dataset(name)
+        return Dataset(self.files, relocate(self.files, name, root, provenance=dict(provenance or {})))
+
     # --- features --------------------------------------------------------------------------------------------------
 
     def plan_features(
@@ -257,6 +301,11 @@ class Store:
             raise UsageError(f"a shard of {shard_rows} rows: the number must be a power of two")
         newest = self._features_log(dataset.name, name).latest()
         start = newest.rows if newest else 0
+        if newest is not None and newest.layout != dataset.layout:
+            raise ConflictError(
+                f"{dataset.name}/{name} still has the rows that dataset {dataset.name} had before it was compacted",
+                hint=f"finish the compaction with `featstore compact {dataset.name}`",
+            )
         if newest is not None:
             require_same(
                 newest.space,
@@ -268,9 +317,12 @@ class Store:
             return None
         origin = blake3(f"{space.digest} {source}".encode()).hexdigest(6)
         segment = f"{start:010d}-{dataset.rows:010d}-{origin}"
+        if dataset.layout > 1:
+            segment = f"{segment}-{dataset.layout}"
         plan = Plan(
             dataset=dataset.name,
             dataset_version=dataset.version,
+            layout=dataset.layout,
             name=name,
             segment=segment,
             start=start,
@@ -283,7 +335,7 @@ class Store:
         )
         key = f"{plan_key(dataset.name, name, segment)}/plan.json"
         if not self.files.put_new(key, [dump(plan)]):
-            plan = load(Plan, self.files.get(key), where=str(self.files.path(key)))
+            plan = fetch(self.files, Plan, key)
         return FeatureJob(self.files, plan)
 
     # --- inside ----------------------------------------------------------------------------------------------------
@@ -292,11 +344,5 @@ class Store:
         return Log(self.files, set_key(dataset, name), FeatureSetVersion)
 
 
-def _local(path: str | Path) -> Path:
-    text = str(path)
-    if "://" in text:
-        raise UsageError(
-            f"{text}: stores on object storage are not supported yet",
-            hint="give a folder on a local or network disk",
-        )
-    return Path(text).expanduser().absolute()
+def _is_empty(files: Files) -> bool:
+    return not files.names("") and next(iter(files.walk()), None) is None

@@ -18,7 +18,7 @@ from featstore.progress import SILENT, Progress
 from featstore.store.dataset import Dataset, segment_key
 from featstore.store.features import FeatureSet, plan_key, set_key
 from featstore.store.job import DIGEST_BYTES, segment_metadata, shards_digest
-from featstore.store.records import Overlay, RowSegment, ShardRecord, VectorSegment, load
+from featstore.store.records import Overlay, Removal, RowSegment, ShardRecord, VectorSegment, fetch
 from featstore.store.store import Store
 from featstore.store.zarr_format import CRC_BYTES, shard_bytes
 
@@ -96,29 +96,31 @@ def verify(
 
 def _check_dataset(store: Store, dataset: Dataset, report: VerifyReport, *, full: bool) -> None:
     report.names.append(f"{dataset.name}@{dataset.version}")
-    parts: list[RowSegment | Overlay] = [*dataset.record.segments, *dataset.record.overlays]
+    record = dataset.record
+    parts: list[RowSegment | Overlay | Removal] = [*record.segments, *record.overlays, *record.removed]
     for part in parts:
         key = segment_key(dataset.name, part.name)
-        folder = store.files.path(key)
         digests: dict[str, str] = {}
-        for path in sorted(path for path in folder.rglob("*") if path.is_file() and not path.name.startswith(".")):
-            data = path.read_bytes()
+        for info in store.files.walk(key):
+            data = store.files.get(info.key)
             report.bytes_read += len(data)
-            digests[path.relative_to(folder).as_posix()] = blake3(data).hexdigest()
+            digests[info.key.removeprefix(f"{key}/")] = blake3(data).hexdigest()
         listing = "\n".join(f"{name} {digest}" for name, digest in sorted(digests.items()))
         if blake3(listing.encode()).hexdigest() != part.digest:
-            report.problems.append(Problem(str(folder), "its files are not those that were published"))
+            report.problems.append(Problem(store.files.where(key), "its files are not those that were published"))
     if full:
-        for row, text in enumerate(dataset.ids):
-            if dataset.ids.rows_of([text])[0] != row:
-                report.problems.append(Problem(dataset.name, f"the id index does not find row {row}", (row, row + 1)))
+        live = dataset.live_rows()
+        lost = live[dataset.ids.rows_of(dataset.ids.take(live)) != live]
+        report.problems += [
+            Problem(dataset.name, f"the id index does not find row {row}", (row, row + 1)) for row in lost.tolist()
+        ]
 
 
 def _check_features(
     store: Store, features: FeatureSet, report: VerifyReport, *, full: bool, sample: float, progress: Progress
 ) -> None:
     report.names.append(features.ref)
-    shards = [(part, k) for part in features.record.segments for k in range(_count(part))]
+    shards = [(part, k) for part in features.record.segments for k in part.shards]
     chosen = set(np.linspace(0, len(shards) - 1, max(1, math.ceil(sample * len(shards)))).astype(int).tolist())
     progress.start(f"verify {features.ref}", len(shards), "shards")
     for part in features.record.segments:
@@ -132,20 +134,20 @@ def _check_features(
 def _check_segment(store: Store, features: FeatureSet, part: VectorSegment) -> Iterator[Problem]:
     """Metadata and the digest over all shard records."""
     base = set_key(features.record.dataset, features.record.name)
-    expected = segment_metadata(
-        part.stop - part.start, features.width, features.dtype, part.chunk_rows, part.shard_rows
-    )
+    expected = segment_metadata(part.group_rows, features.width, features.dtype, part.chunk_rows, part.shard_rows)
     for name, document in expected.items():
-        path = store.files.path(f"{base}/segments/{part.name}/{name}")
-        if not path.is_file():
-            yield Problem(str(path), "is missing")
-        elif path.read_bytes() != document:
-            yield Problem(str(path), "is not the metadata of this segment")
-    records = [_record(store, features, part, shard) for shard in range(_count(part))]
+        key = f"{base}/segments/{part.name}/{name}"
+        if not store.files.exists(key):
+            yield Problem(store.files.where(key), "is missing")
+        elif store.files.get(key) != document:
+            yield Problem(store.files.where(key), "is not the metadata of this segment")
+    if part.rows < part.group_rows:
+        return  # a repair replaced some of its shards; what their records were is not known any more
+    records = [_record(store, features, part, shard) for shard in part.shards]
     whole = [record for record in records if record is not None]
     if len(whole) == len(records) and shards_digest(whole) != part.digest:
         yield Problem(
-            str(store.files.path(plan_key(features.record.dataset, features.record.name, part.name))),
+            store.files.where(plan_key(features.record.dataset, features.record.name, part.name)),
             "the shard records are not those that were committed",
         )
 
@@ -153,40 +155,37 @@ def _check_segment(store: Store, features: FeatureSet, part: VectorSegment) -> I
 def _check_shard(
     store: Store, features: FeatureSet, part: VectorSegment, shard: int, report: VerifyReport, *, read: bool
 ) -> Iterator[Problem]:
-    first = part.start + shard * part.shard_rows
-    rows = (first, min(part.stop, first + part.shard_rows))
+    rows = part.shard_span(shard)
     record = _record(store, features, part, shard)
     if record is None:
         key = plan_key(features.record.dataset, features.record.name, part.name)
-        yield Problem(str(store.files.path(f"{key}/shards/{shard}.json")), "is missing or damaged", rows)
+        yield Problem(store.files.where(f"{key}/shards/{shard}.json"), "is missing or damaged", rows)
         return
     row_bytes = features.width * features.dtype.itemsize
     sizes = {
-        f"features/c/{shard}/0": shard_bytes(rows[1] - rows[0], row_bytes, part.chunk_rows, part.shard_rows),
+        f"features/c/{shard}/0": shard_bytes(
+            min(part.shard_rows, part.group_rows - shard * part.shard_rows), row_bytes, part.chunk_rows, part.shard_rows
+        ),
         f"input_digest/c/{shard}/0": part.shard_rows * DIGEST_BYTES + CRC_BYTES,
         f"status/c/{shard}": part.shard_rows + CRC_BYTES,
     }
     base = f"{set_key(features.record.dataset, features.record.name)}/segments/{part.name}"
     for name, size in sizes.items():
-        path = store.files.path(f"{base}/{name}")
-        found = path.stat().st_size if path.is_file() else None
+        key = f"{base}/{name}"
+        found = store.files.size(key)
         if found is None:
-            yield Problem(str(path), "is missing", rows)
+            yield Problem(store.files.where(key), "is missing", rows)
         elif found != size:
-            yield Problem(str(path), f"has {found:,} bytes instead of {size:,}", rows)
+            yield Problem(store.files.where(key), f"has {found:,} bytes instead of {size:,}", rows)
         elif read:
             report.bytes_read += size
-            if blake3().update_mmap(path).hexdigest() != record.digests.get(name.partition("/")[0]):
-                yield Problem(str(path), "holds other bytes than were published", rows)
+            if blake3(store.files.view(key)).hexdigest() != record.digests.get(name.partition("/")[0]):
+                yield Problem(store.files.where(key), "holds other bytes than were published", rows)
 
 
 def _record(store: Store, features: FeatureSet, part: VectorSegment, shard: int) -> ShardRecord | None:
     key = f"{plan_key(features.record.dataset, features.record.name, part.name)}/shards/{shard}.json"
     try:
-        return load(ShardRecord, store.files.get(key), where=str(store.files.path(key)))
+        return fetch(store.files, ShardRecord, key)
     except FeatstoreError:
         return None
-
-
-def _count(part: VectorSegment) -> int:
-    return -(-(part.stop - part.start) // part.shard_rows)

@@ -57,6 +57,7 @@ def select_rows(dataset: Dataset, where: Sequence[str]) -> NDArray[np.int64]:
         UsageError: no row passes.
     """
     keep = np.ones(dataset.rows, dtype=bool)
+    keep[dataset.removed_rows] = False
     for text in where:
         condition = parse_filter(text)
         if condition.column == "id":

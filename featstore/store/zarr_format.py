@@ -21,6 +21,7 @@ from featstore.errors import CorruptStoreError
 __all__ = [
     "CRC_BYTES",
     "array_metadata",
+    "check_chunks",
     "decode_chunk",
     "encode_chunk",
     "encode_shard",
@@ -117,6 +118,18 @@ def shard_bytes(rows: int, row_bytes: int, chunk_rows: int, shard_rows: int) -> 
     """Size of the file that `encode_shard` makes of `rows` rows."""
     chunks = -(-rows // chunk_rows)
     return chunks * (chunk_rows * row_bytes + CRC_BYTES) + index_bytes(chunk_rows, shard_rows)
+
+
+def check_chunks(data: memoryview, chunk_bytes: int, *, where: str) -> None:
+    """Check the checksum of every chunk of a shard, index excluded.
+
+    Raises:
+        CorruptStoreError: one does not match.
+    """
+    stride = chunk_bytes + CRC_BYTES
+    for start in range(0, len(data), stride):
+        if _crc(data[start : start + chunk_bytes]) != bytes(data[start + chunk_bytes : start + stride]):
+            raise CorruptStoreError(f"chunk {start // stride} of {where} does not match its checksum", hint=_REPAIR)
 
 
 def index_bytes(chunk_rows: int, shard_rows: int) -> int:

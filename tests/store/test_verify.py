@@ -71,7 +71,7 @@ def flips(store, stride):
 @pytest.mark.parametrize("stride", [pytest.param(23, id="sample"), pytest.param(1, id="all", marks=pytest.mark.full)])
 @pytest.mark.timeout(900)
 def test_every_flipped_byte_is_found_or_changes_nothing(small, tmp_path, stride):
-    copy = Store(shutil.copytree(small.location, tmp_path / "copy"))
+    copy = Store.open(shutil.copytree(small.location, tmp_path / "copy"))
     expected = everything(small)
     for name, byte in flips(small, stride):
         path = copy.files.root / name
@@ -91,7 +91,7 @@ def test_every_flipped_byte_is_found_or_changes_nothing(small, tmp_path, stride)
 
 @pytest.mark.parametrize("damage", ["delete", "truncate", "empty", "extend"])
 def test_quick_finds_files_that_are_not_whole(small, tmp_path, damage):
-    copy = Store(shutil.copytree(small.location, tmp_path / "copy"))
+    copy = Store.open(shutil.copytree(small.location, tmp_path / "copy"))
     files = [
         path for path in (copy.files.root / "features").rglob("*") if path.is_file() and "versions" not in path.parts
     ]
@@ -109,7 +109,7 @@ def test_quick_finds_files_that_are_not_whole(small, tmp_path, damage):
 
 
 def test_swapped_shards_are_found_and_their_rows_named(small, tmp_path):
-    copy = Store(shutil.copytree(small.location, tmp_path / "copy"))
+    copy = Store.open(shutil.copytree(small.location, tmp_path / "copy"))
     [first] = (copy.files.root / "features").glob("*/*/segments/*/features/c/0/0")
     second = first.parent.parent / "1" / "0"
     one, two = first.read_bytes(), second.read_bytes()
