@@ -35,7 +35,8 @@ def _cell(score: np.float32, top: np.float32, scale: np.float32, last: np.float3
 
     A subtraction, a product and a clamp: each is monotone under rounding, and none can be fused with another.
     """
-    return int(min(max((top - score) * scale, np.float32(0.0)), last))
+    place = (top - score) * scale
+    return np.int32(min(max(place, np.float32(0.0)), last))  # type: ignore[return-value]  # 32 bits vectorise
 
 
 @compiled
@@ -61,8 +62,13 @@ def _lower_nearby(keys: NDArray[np.float64], first: int, last: int, key: float) 
 
 
 @compiled
-def _upper(keys: NDArray[np.float64], first: int, last: int, key: float) -> int:
-    """The first index in [first, last) whose key is greater than `key`."""
+def _upper_nearby(keys: NDArray[np.float64], first: int, last: int, key: float) -> int:
+    """The first index in [first, last) whose key is greater than `key`, expected close to `first`."""
+    stride = 1
+    while first + stride <= last and keys[first + stride - 1] <= key:
+        first += stride
+        stride *= 2
+    last = min(first + stride - 1, last)
     while first < last:
         middle = (first + last) // 2
         if keys[middle] <= key:
@@ -134,37 +140,57 @@ def _mask(line: NDArray[np.float32], first_row: int, rows: NDArray[np.int32], ke
 
 
 @compiled
-def _compare(
-    score: np.float32,
+def _resolve(
+    line: NDArray[np.float32],
     query: NDArray[np.float32],
-    other: NDArray[np.float32],
-    row: int,
-    first: int,
+    q: int,
+    block: NDArray[np.float32],
+    first_row: int,
+    near: NDArray[np.int32],
+    n_near: int,
+    from_positive: NDArray[np.int32],
     last: int,
     bound: float,
     rows: NDArray[np.int32],
     keys: NDArray[np.float64],
     steps: NDArray[np.int32],
 ) -> None:
-    """Compare one gallery row with the positives [first, last); those of the query before them lie above it."""
-    key = -float(score)
-    low = _lower_nearby(keys, first, last, key - bound)
-    if low < last and keys[low] <= key + bound:
-        high = _upper(keys, low, last, key + bound)
-        key = -dot(query, other)
-        tied = _lower(keys, low, high, key)
-        low = _upper(keys, tied, high, key)
+    """Compare the scores line[near[:n_near]] of a query with its positives from `from_positive` up to `last`.
+
+    Positives before `from_positive` lie above. Both lists are overwritten: those within the bound of a positive are
+    collected first, so that their canonical scores follow each other.
+    """
+    n_close = 0
+    for i in range(n_near):
+        j = near[i]
+        key = -float(line[j])
+        low = _lower_nearby(keys, from_positive[i], last, key - bound)
+        if low < last:
+            if keys[low] <= key + bound:
+                near[n_close] = j
+                from_positive[n_close] = low
+                n_close += 1
+            else:
+                steps[GREATER, low] += 1
+    for i in range(n_close):
+        j = near[i]
+        high = _upper_nearby(keys, from_positive[i], last, -float(line[j]) + bound)
+        key = -dot(query, q, block, j)
+        tied = _lower(keys, from_positive[i], high, key)
+        low = _upper_nearby(keys, tied, high, key)
         if tied < low:
             # Tied positives are ordered by row: those with a higher row are ranked behind this one.
-            behind = tied + np.searchsorted(rows[tied:low], row)
+            behind = tied
+            while behind < low and rows[behind] < first_row + j:
+                behind += 1
             steps[EQUAL, tied] += 1
             if behind < low:
                 steps[BEFORE, behind] += 1
             if low < last:
                 steps[EQUAL, low] -= 1
                 steps[BEFORE, low] -= behind < low
-    if low < last:
-        steps[GREATER, low] += 1
+        if low < last:
+            steps[GREATER, low] += 1
 
 
 @compiled
@@ -196,8 +222,9 @@ def count_tile(
     n = block.shape[0]
     below = cells.shape[1] - _BELOW
     last_cell = np.float32(below)
-    place = np.empty(n, np.int32)
-    near = np.empty(n + 1, np.int32)
+    place = np.empty(n, np.uint16)
+    near = np.empty(n, np.int32)
+    from_positive = np.empty(n, np.int32)
     worst = 0.0
     for t in range(begin, end):
         q = first_query + t
@@ -216,16 +243,15 @@ def count_tile(
         counter = cells[q]
         n_near = 0
         for j in range(n):
-            c = place[j]
-            value = counter[c]
-            counter[c] = value + (value >= 0)
-            near[n_near] = j
-            n_near += value < 0
-
-        for i in range(n_near):
-            j = near[i]
-            from_first = first - 1 - counter[place[j]]
-            _compare(line[j], query[q], block[j], first_row + j, from_first, last, bound, rows, keys, steps)
+            at = np.intp(place[j])
+            value = counter[at]
+            if value >= 0:
+                counter[at] = value + np.int32(1)
+            else:
+                near[n_near] = j
+                from_positive[n_near] = first - 1 - value
+                n_near += 1
+        _resolve(line, query, q, block, first_row, near, n_near, from_positive, last, bound, rows, keys, steps)
     return worst
 
 

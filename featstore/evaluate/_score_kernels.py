@@ -5,9 +5,14 @@ Q queries, G gallery rows, D width, P positives of all queries together.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic
 
 from featstore.evaluate._compile import compiled
 
@@ -17,29 +22,58 @@ if TYPE_CHECKING:
 __all__ = ["dot", "normalise_rows", "pair_scores", "score_listed"]
 
 
+def _typed_eight_sums(
+    _context: Any, x: types.Array, _p: types.Integer, y: types.Array, _r: types.Integer, _whole: types.Integer
+) -> tuple[Any, Callable[..., Any]]:
+    """Sums of x[p, i]·y[r, i] over i ≡ 0, 1, … 7 (mod 8), for i below `whole`, a multiple of 8.
+
+    Written as LLVM vectors because the compiler does not find them: with one vector register of eight sums a pair takes
+    a third of the time of eight scalar ones. Multiplication and addition may contract to a fused multiply-add, which
+    gives the same bits since the product is exact.
+    """
+
+    def codegen(context: Any, builder: ir.IRBuilder, signature: Any, args: Sequence[ir.Value]) -> ir.Value:
+        floats, doubles = ir.VectorType(ir.FloatType(), 8), ir.VectorType(ir.DoubleType(), 8)
+        rows = []
+        for place in (0, 2):
+            array = context.make_array(signature.args[place])(context, builder, args[place])
+            width = builder.extract_value(array.shape, 1)
+            rows.append(builder.gep(array.data, [builder.mul(args[place + 1], width)]))
+        sums = cgutils.alloca_once_value(builder, ir.Constant(doubles, [0.0] * 8))  # type: ignore[no-untyped-call]
+        start, step = ir.Constant(args[4].type, 0), ir.Constant(args[4].type, 8)
+        with cgutils.for_range_slice(builder, start, args[4], step, intp=args[4].type) as (index, _):
+            wide = []
+            for row in rows:
+                value = builder.load(builder.bitcast(builder.gep(row, [index]), floats.as_pointer()))
+                value.align = 4
+                wide.append(builder.fpext(value, doubles))
+            product = builder.fmul(*wide, flags=("contract",))
+            builder.store(builder.fadd(builder.load(sums), product, flags=("contract",)), sums)
+        total = builder.load(sums)
+        lanes = [builder.extract_element(total, ir.Constant(ir.IntType(32), lane)) for lane in range(8)]
+        return context.make_tuple(builder, signature.return_type, lanes)
+
+    eight: Any = types.UniTuple(types.float64, 8)  # type: ignore[no-untyped-call]
+    return eight(x, types.intp, y, types.intp, types.intp), codegen
+
+
+_eight_sums: Callable[..., tuple[float, ...]] = intrinsic(_typed_eight_sums)
+
+
 @compiled
-def dot(x: NDArray[np.float32], y: NDArray[np.float32]) -> float:
-    """The float64 dot product of two rows [D], added in one fixed order.
+def dot(x: NDArray[np.float32], p: int, y: NDArray[np.float32], r: int) -> float:
+    """The float64 dot product of rows x[p] and y[r], both [.., D] in C order, added in one fixed order.
 
     Component i is added to running sum i mod 8, those after the last full eight to the first sum; then the sums are
     added pairwise. The product of two float32 values is exact in float64, so a fused multiply-add gives the same bits
     on every processor; eight sums instead of one because additions that wait for each other would take most of the
-    time.
+    time. Rows are given by number, because a view of a row would be counted atomically.
     """
-    width = x.size
+    width = x.shape[1]
     whole = width - width % 8
-    s0 = s1 = s2 = s3 = s4 = s5 = s6 = s7 = 0.0
-    for i in range(0, whole, 8):
-        s0 += np.float64(x[i]) * np.float64(y[i])
-        s1 += np.float64(x[i + 1]) * np.float64(y[i + 1])
-        s2 += np.float64(x[i + 2]) * np.float64(y[i + 2])
-        s3 += np.float64(x[i + 3]) * np.float64(y[i + 3])
-        s4 += np.float64(x[i + 4]) * np.float64(y[i + 4])
-        s5 += np.float64(x[i + 5]) * np.float64(y[i + 5])
-        s6 += np.float64(x[i + 6]) * np.float64(y[i + 6])
-        s7 += np.float64(x[i + 7]) * np.float64(y[i + 7])
+    s0, s1, s2, s3, s4, s5, s6, s7 = _eight_sums(x, p, y, r, whole)
     for i in range(whole, width):
-        s0 += np.float64(x[i]) * np.float64(y[i])
+        s0 += np.float64(x[p, i]) * np.float64(y[r, i])
     return ((s0 + s1) + (s2 + s3)) + ((s4 + s5) + (s6 + s7))
 
 
@@ -86,7 +120,7 @@ def pair_scores(
 ) -> None:
     """Canonical scores [n] of the pairs (query_rows[i], gallery_rows[i])."""
     for pair in range(query_rows.size):
-        scores[pair] = dot(query[query_rows[pair]], gallery[gallery_rows[pair]])
+        scores[pair] = dot(query, query_rows[pair], gallery, gallery_rows[pair])
 
 
 @compiled
@@ -108,5 +142,5 @@ def score_listed(
         listed = rows[offsets[q] : offsets[q + 1]]
         at = np.searchsorted(listed, first_row)
         while at < listed.size and listed[at] < first_row + block.shape[0]:
-            keys[offsets[q] + at] = -dot(query[q], block[listed[at] - first_row])
+            keys[offsets[q] + at] = -dot(query, q, block, listed[at] - first_row)
             at += 1
