@@ -4,23 +4,26 @@
 """
 
 from featstore.evaluate.arrays import PerQuery, evaluate_arrays
-from featstore.evaluate.evaluate import evaluate
+from featstore.evaluate.evaluate import evaluate, evaluate_runs
 from featstore.evaluate.gate import Gate, GateResult, parse_gate
 from featstore.evaluate.metrics import METRICS, MetricInfo, metric_info
 from featstore.evaluate.neighbours import Neighbours, top_k
 from featstore.evaluate.request import EvalRequest
-from featstore.evaluate.result import Cell, Difference, EvalResult
+from featstore.evaluate.result import Cell, Changes, ClassChange, Estimated, EvalResult, Flips
 from featstore.evaluate.statistics import Column, Estimate, Resampled, Run, bootstrap_means
 from featstore.evaluate.vectors import SetVectors
 
 __all__ = [
     "METRICS",
     "Cell",
+    "Changes",
+    "ClassChange",
     "Column",
-    "Difference",
     "Estimate",
+    "Estimated",
     "EvalRequest",
     "EvalResult",
+    "Flips",
     "Gate",
     "GateResult",
     "MetricInfo",
@@ -32,6 +35,7 @@ __all__ = [
     "bootstrap_means",
     "evaluate",
     "evaluate_arrays",
+    "evaluate_runs",
     "metric_info",
     "parse_gate",
     "top_k",

@@ -1,11 +1,10 @@
 """Gates: an inequality between metrics that has to hold before something is released.
 
-    new/old.map > old/old.map          new/old.recall@1 >= 0.98*new/new.recall@1          new/new.map - old/old.map >
-    0.02
+    new/old.map > old/old.map          new/old.recall@1 >= 0.98*new/new.recall@1          new/old.nfr@1 < 0.02
 
 A side is a sum of terms; a term is a number, a cell's metric (`CELL.METRIC`), or a number times one. The difference of
 the sides is judged by its paired 95 % interval: it has to hold for the whole interval, unless the point estimate is
-asked for.
+asked for. Beside the metrics, `nfr@k` and `pfr@k` are the shares of queries that flip (`flips.py`).
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ __all__ = ["Gate", "GateResult", "judge", "parse_gate"]
 
 _TOKEN = re.compile(
     r"\s*(?:(?P<number>\d+(?:\.\d+)?|\.\d+)(?![\w@/.])"
-    r"|(?P<role>[a-z][a-z-]*(?:/[a-z][a-z-]*)?)\.(?P<metric>[a-z][a-z0-9-]*(?:@\w+)?)"
+    r"|(?P<role>[a-z][a-z0-9-]*(?:/[a-z][a-z0-9-]*)?)\.(?P<metric>[a-z][a-z0-9-]*(?:@\w+(?::\w+)?)?)"
     r"|(?P<compare>>=|<=|>|<)|(?P<sign>[+-])|(?P<times>\*))"
 )
 _EXAMPLE = "for example: new/old.map > old/old.map, or new/old.recall@1 >= 0.98*new/new.recall@1"
@@ -49,7 +48,7 @@ class Gate:
     @property
     def metrics(self) -> tuple[str, ...]:
         """The metrics that have to be evaluated."""
-        return tuple(dict.fromkeys(column.metric for column in self.weights))
+        return tuple(dict.fromkeys(_evaluated(column.metric) for column in self.weights))
 
 
 class GateResult(BaseModel):
@@ -141,6 +140,12 @@ def _judged(gate: Gate, estimate: Estimate, *, point: bool) -> GateResult:
     )
 
 
+def _evaluated(metric: str) -> str:
+    """The metric that has to be evaluated for this one: flips at k follow from recall at k."""
+    family, at, cut = metric.partition("@")
+    return f"recall@{cut}" if at and family in ("nfr", "pfr") else metric
+
+
 class _Parser:
     """Recursive descent over the tokens of a gate; `_at` is where reading goes on."""
 
@@ -178,7 +183,7 @@ class _Parser:
         if not role:
             self._fail("a metric of a cell, such as new/old.map" + ("" if number else ", or a number"))
         column = Column(*role.split(".", 1))
-        metric_info(column.metric)
+        metric_info(_evaluated(column.metric))
         self._weights[column] = self._weights.get(column, 0.0) + weight
 
     def _take(self, kind: str) -> str | None:

@@ -2,39 +2,32 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from featstore.errors import UsageError
+from featstore.evaluate.cells import CellPlan, Side
 from featstore.evaluate.metrics import metric_info
 
-__all__ = ["CellPlan", "EvalRequest"]
+__all__ = ["EvalRequest"]
 
-_FORMS = "`featstore eval --old SET --new SET [--reference SET]`, or `featstore eval --query SET --gallery SET`"
-
-
-class CellPlan(NamedTuple):
-    """One cell: queries of one set against a gallery of another.
-
-    Attributes:
-        role: `old/old`, `new/old`, `new/new`, `reference` or `query/gallery`.
-        query: Reference of the query set.
-        gallery: Reference of the gallery set.
-    """
-
-    role: str
-    query: str
-    gallery: str
+_FORMS = (
+    "`featstore eval --old SET --new SET [--reference SET]`, `featstore eval --generations SET SET …`, "
+    "or `featstore eval --query SET --gallery SET`"
+)
 
 
 class EvalRequest(BaseModel):
-    """What to evaluate: either the roles of an upgrade, or one query set against one gallery set.
+    """What to evaluate: the roles of an upgrade, a chain of generations, or one query set against one gallery set.
 
     Attributes:
         old: The set the gallery is made of now.
         new: The set that is to replace or search it.
         reference: The unconstrained reference: the new model without compatibility.
+        generations: The sets of an upgrade chain, oldest first; at least two.
+        query_map: Run folder of a map from the new set's space to the old one's: adds `mapped-new/old`.
+        gallery_map: Run folder of a map from the old set's space to the new one's: adds `new/mapped-old`.
         query: Queries of a single cell.
         gallery: Gallery of a single cell.
         where: Filters for all rows, see `Dataset.select`.
@@ -51,6 +44,9 @@ class EvalRequest(BaseModel):
     old: str | None = None
     new: str | None = None
     reference: str | None = None
+    generations: tuple[str, ...] = ()
+    query_map: Path | None = None
+    gallery_map: Path | None = None
     query: str | None = None
     gallery: str | None = None
     where: tuple[str, ...] = ()
@@ -61,33 +57,62 @@ class EvalRequest(BaseModel):
     bootstrap: int = Field(default=2000, ge=0)
     seed: int = 0
 
+    def models(self) -> dict[str, str]:
+        """The models of an upgrade by what roles call them, oldest first: `old` and `new`, or `v1`, `v2` and so on."""
+        if self.generations:
+            return {f"v{number}": ref for number, ref in enumerate(self.generations, 1)}
+        return {name: ref for name, ref in (("old", self.old), ("new", self.new)) if ref}
+
     def cells(self) -> list[CellPlan]:
         """The cells this asks for, in the order they are reported.
 
+        A role names the query's model, then the gallery's: `new/old`, and for generations `v2/v1`. Newer queries search
+        older galleries, never the other way round. `reference` searches itself; `query/gallery` is a single pair.
+
         Raises:
-            UsageError: No cell, or the two forms mixed.
+            UsageError: No cell, or forms mixed.
             UnknownNameError: A metric nobody knows.
         """
         for metric in self.metrics:
             metric_info(metric)
-        roles = {"--old": self.old, "--new": self.new, "--reference": self.reference}
-        given = [option for option, value in roles.items() if value]
-        if self.query or self.gallery:
-            if given:
-                raise UsageError(f"--query and --gallery do not go with {', '.join(given)}", hint=f"use {_FORMS}")
-            if not self.query or not self.gallery:
-                missing = "--query" if self.gallery else "--gallery"
-                raise UsageError(f"{missing} is missing", hint="a set can be searched with itself: give it twice")
-            return [CellPlan("query/gallery", self.query, self.gallery)]
-        cells = []
-        if self.old:
-            cells.append(CellPlan("old/old", self.old, self.old))
-        if self.old and self.new:
-            cells.append(CellPlan("new/old", self.new, self.old))
-        if self.new:
-            cells.append(CellPlan("new/new", self.new, self.new))
+        self._check_form()
+        if self.query and self.gallery:
+            return [CellPlan("query/gallery", Side(self.query), Side(self.gallery))]
+        models = self.models()
+        mapped = self.query_map is not None or self.gallery_map is not None
+        cells = [
+            CellPlan(f"{newer}/{older}", Side(models[newer]), Side(models[older]), optional=mapped and newer != older)
+            for place, newer in enumerate(models)
+            for older in list(models)[: place + 1]
+        ]
+        if self.query_map:
+            cells.insert(-1, CellPlan("mapped-new/old", Side(models["new"], self.query_map), Side(models["old"])))
+        if self.gallery_map:
+            cells.insert(-1, CellPlan("new/mapped-old", Side(models["new"]), Side(models["old"], self.gallery_map)))
         if self.reference:
-            cells.append(CellPlan("reference", self.reference, self.reference))
-        if not cells:
-            raise UsageError("nothing to evaluate: no feature set was named", hint=f"use {_FORMS}")
+            cells.append(CellPlan("reference", Side(self.reference), Side(self.reference)))
         return cells
+
+    def _check_form(self) -> None:
+        pair = {"--query": self.query, "--gallery": self.gallery}
+        upgrade = {"--old": self.old, "--new": self.new}
+        maps = {"--query-map": self.query_map, "--gallery-map": self.gallery_map}
+        chain = {"--generations": self.generations}
+        pair_given, upgrade_given, maps_given, chain_given = (
+            [option for option, value in options.items() if value] for options in (pair, upgrade, maps, chain)
+        )
+        others = [*upgrade_given, *chain_given, *maps_given, *(["--reference"] if self.reference else [])]
+        if pair_given and others:
+            raise UsageError(f"--query and --gallery do not go with {', '.join(others)}", hint=f"use {_FORMS}")
+        if len(pair_given) == 1:
+            [missing] = set(pair) - set(pair_given)
+            raise UsageError(f"{missing} is missing", hint="a set can be searched with itself: give it twice")
+        if chain_given and (upgrade_given or maps_given):
+            given = ", ".join([*upgrade_given, *maps_given])
+            raise UsageError(f"--generations does not go with {given}", hint=f"use {_FORMS}")
+        if len(self.generations) == 1:
+            raise UsageError("one generation is no chain", hint="give at least two sets, oldest first")
+        if maps_given and len(upgrade_given) < 2:
+            raise UsageError(f"{maps_given[0]} needs --old and --new", hint="the map relates these two")
+        if not pair_given and not others:
+            raise UsageError("nothing to evaluate: no feature set was named", hint=f"use {_FORMS}")

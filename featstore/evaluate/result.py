@@ -14,10 +14,23 @@ from featstore.evaluate.statistics import Estimate
 
 if TYPE_CHECKING:
     from featstore.evaluate.arrays import PerQuery
+    from featstore.evaluate.cells import CellPlan, Sides
     from featstore.evaluate.protocols import Problem
     from featstore.evaluate.statistics import Resampled
 
-__all__ = ["Cell", "Difference", "EvalResult", "Evidence", "ProtocolRecord", "Ties"]
+__all__ = [
+    "Cell",
+    "Chain",
+    "Changes",
+    "ClassChange",
+    "Estimated",
+    "EvalResult",
+    "Evidence",
+    "Flips",
+    "ProtocolRecord",
+    "RunRecord",
+    "Ties",
+]
 
 
 class _Record(BaseModel):
@@ -44,7 +57,10 @@ class Cell(_Record):
     Attributes:
         query: The set the queries come from, with its version.
         gallery: The set the gallery comes from, with its version.
-        role: What the cell is in an upgrade.
+        query_map: Run folder of the map that the queries went through; None for none.
+        gallery_map: Run folder of the map that the gallery went through; None for none.
+        role: What the cell is in an upgrade: `old/old`, `new/old`, `mapped-new/old`, `new/mapped-old`, `new/new`, or `v1/v1`,
+            `v2/v1`, … of a chain; `reference`; `query/gallery`.
         width: Components compared.
         unrelated: Nothing declares the two spaces comparable, and the caller wanted the cell all the same.
         n_queries: Queries that count.
@@ -56,6 +72,8 @@ class Cell(_Record):
 
     query: str
     gallery: str
+    query_map: str | None = None
+    gallery_map: str | None = None
     role: str
     width: int
     unrelated: bool
@@ -66,17 +84,94 @@ class Cell(_Record):
     ties: Ties | None
 
 
-class Difference(_Record):
-    """A paired difference of two cells, with its 95 % percentile interval (None without a bootstrap)."""
+class Estimated(_Record):
+    """A number with its 95 % percentile interval (None without a bootstrap)."""
 
     value: float
     low: float | None
     high: float | None
 
     @classmethod
-    def of(cls, estimate: Estimate) -> Difference:
+    def of(cls, estimate: Estimate) -> Estimated:
         """The same numbers as a record."""
         return cls(value=estimate.value, low=estimate.low, high=estimate.high)
+
+
+class Chain(_Record):
+    """What a whole chain of generations is like, by metric; see `chain.py` for the formulas.
+
+    Attributes:
+        matrix: Lower triangle: row i holds queries of generation i against galleries 1 … i.
+        ac: Average compatibility: the share of cross-tests above their gallery's own model; a tie fails.
+        ac_nonstrict: The same when a tie passes.
+        bc: Backward compatibility of the newest queries.
+        fc: Forward compatibility.
+        am: The mean of the lower triangle.
+    """
+
+    matrix: dict[str, list[list[float]]]
+    ac: dict[str, Estimated]
+    ac_nonstrict: dict[str, Estimated]
+    bc: dict[str, Estimated]
+    fc: dict[str, Estimated]
+    am: dict[str, Estimated]
+
+
+class Flips(_Record):
+    """Queries that change between two cells in whether a right answer is among the first k.
+
+    Attributes:
+        before: The cell they are compared with.
+        nfr: Negative flip rate: right before, wrong now.
+        pfr: Positive flip rate: wrong before, right now.
+        churn: Both together.
+        relative_nfr: NFR relative to what independent errors would give, NFR / ((1 − ER_before)·ER_after).
+    """
+
+    before: str
+    nfr: Estimated
+    pfr: Estimated
+    churn: Estimated
+    relative_nfr: Estimated
+
+
+class ClassChange(_Record):
+    """A class, its queries, and their mean before and after."""
+
+    name: str
+    queries: int
+    before: float
+    after: float
+
+
+class Changes(_Record):
+    """How the change from the subject's baseline to the subject is spread, in the headline metric.
+
+    Attributes:
+        better: Queries with a higher value.
+        worse: Queries with a lower one.
+        equal: Queries with the same.
+        quantiles: Of the change of a query, by level: `5%`, `25%`, `50%`, `75%`, `95%`.
+        classes: Every class that has queries, in order of its name.
+    """
+
+    better: int
+    worse: int
+    equal: int
+    quantiles: dict[str, float]
+    classes: list[ClassChange]
+
+
+class RunRecord(_Record):
+    """One of several runs (seeds) that were evaluated together.
+
+    Attributes:
+        sets: The query set and the gallery set of each role, with versions.
+        metrics: Means of each role.
+    """
+
+    sets: dict[str, tuple[str, str]]
+    metrics: dict[str, dict[str, float]]
 
 
 class ProtocolRecord(_Record):
@@ -120,14 +215,18 @@ class Evidence:
     """What a result's numbers were computed from; in memory only.
 
     Attributes:
-        problem: Rows, classes and ground truth.
-        per_query: Every query's values, by role.
-        resampled: Means over resamples, for gates and further differences.
+        problem: Rows, classes and ground truth; of the first of several runs.
+        per_query: Every query's values, by role; of the first of several runs.
+        resampled: Means over resamples of all runs, for gates and further differences.
+        sides: The feature sets and maps of the first run.
+        plans: Its cells, by role.
     """
 
     problem: Problem
     per_query: dict[str, PerQuery]
     resampled: Resampled
+    sides: Sides
+    plans: dict[str, CellPlan]
 
 
 class EvalResult(_Record):
@@ -135,23 +234,47 @@ class EvalResult(_Record):
 
     Attributes:
         protocol: How the numbers came about.
-        cells: One for each pair of sets, in the order of the request.
+        cells: One for each pair of sets, in the order of the request; over several runs, means.
         differences: Paired differences, {"new/old - old/old": {metric: difference}, …}.
-        compatible: By metric: True, False, or None for undecided. Empty unless old and new were compared.
-        update_gain: By metric; None where it means nothing. Empty unless old and new were compared.
+        compatible: By metric: True when every cross-test passes, False when one does not, None for undecided. Empty when
+            there is no cross-test with its baseline. Of `new/old` alone where mapped roles were measured beside it.
+        update_gain: By metric; None where it means nothing. Empty where `compatible` is.
         update_gain_reason: Why there is none, by metric.
         headline: The metric that the verdict is about.
-        verdict: One sentence; None unless old and new were compared.
+        verdict: One sentence; None unless models were compared.
+        subject: The cross-test that the verdict is about: `new/old`, a mapped role, or the newest queries on the oldest
+            gallery of a chain.
+        criterion: Every cross-test's own verdict by metric, {"new/old": {metric: True | False | None}}.
+        update_gain_interval: Of every update gain there is.
+        p_up: AdvBCT's score of the self-test by metric (fraction; 0.5 is as good as the reference); None like the gain.
+        p_comp: AdvBCT's score of the cross-test.
+        p_1: Their harmonic mean.
+        chain: AC, BC, FC and AM; None without a chain of at least two models.
+        flips: Queries that break and queries that are repaired, by role and by recall metric.
+        changes: How the subject's change is spread over queries and classes.
+        left_out: Cells that were not measured, and why.
+        runs: Every run, when several were evaluated together.
     """
 
     protocol: ProtocolRecord
     cells: list[Cell]
-    differences: dict[str, dict[str, Difference]]
+    differences: dict[str, dict[str, Estimated]]
     compatible: dict[str, bool | None]
     update_gain: dict[str, float | None]
     update_gain_reason: dict[str, str | None]
     headline: str
     verdict: str | None
+    subject: str | None = None
+    criterion: dict[str, dict[str, bool | None]] = {}
+    update_gain_interval: dict[str, tuple[float, float] | None] = {}
+    p_up: dict[str, Estimated | None] = {}
+    p_comp: dict[str, Estimated | None] = {}
+    p_1: dict[str, Estimated | None] = {}
+    chain: Chain | None = None
+    flips: dict[str, dict[str, Flips]] = {}
+    changes: Changes | None = None
+    left_out: dict[str, str] = {}
+    runs: list[RunRecord] = []
 
     _evidence: Evidence | None = PrivateAttr(default=None)
 

@@ -8,7 +8,7 @@ averaged over the same resamples, so a difference of columns is paired. M column
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -89,8 +89,25 @@ class Resampled:
         value = float(self.points[places] @ factors) + constant
         if not len(self.means):
             return Estimate(value, None, None)
-        low, high = np.quantile(self.means[:, places] @ factors + constant, [(1 - _LEVEL) / 2, (1 + _LEVEL) / 2])
-        return Estimate(value, float(low), float(high))
+        return _with_interval(value, self.means[:, places] @ factors + constant)
+
+    def function(self, columns: Sequence[Column], compute: Callable[..., NDArray[np.float64]]) -> Estimate:
+        """Any function of the means of some columns, with its interval.
+
+        Args:
+            columns: What it depends on.
+            compute: Takes one array for each column, all of one shape, and returns an array of that shape.
+        """
+        places = [self._place[column] for column in columns]
+        value = float(compute(*self.points[places]))
+        return (
+            _with_interval(value, compute(*self.means[:, places].T)) if len(self.means) else Estimate(value, None, None)
+        )
+
+
+def _with_interval(value: float, resamples: NDArray[np.float64]) -> Estimate:
+    low, high = np.quantile(resamples, [(1 - _LEVEL) / 2, (1 + _LEVEL) / 2])
+    return Estimate(value, float(low), float(high))
 
 
 def bootstrap_means(runs: Sequence[Run], *, resamples: int = 2000, seed: int = 0) -> NDArray[np.float64]:

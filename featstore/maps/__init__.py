@@ -3,7 +3,7 @@
 Dimension legend: `B` batch, `N` rows, `D_in` and `D_out` widths of a map's input and output.
 """
 
-from featstore.maps.apply import ApplyReport, apply_map
+from featstore.maps.apply import ApplyReport, apply_map, map_block
 from featstore.maps.config import LinearConfig, MapConfig, MlpConfig
 from featstore.maps.folder import LearnedMap, load_map, save_map
 from featstore.maps.modules import FeatureMap, build_map
@@ -18,5 +18,6 @@ __all__ = [
     "apply_map",
     "build_map",
     "load_map",
+    "map_block",
     "save_map",
 ]

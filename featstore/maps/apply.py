@@ -19,7 +19,7 @@ from featstore.progress import SILENT, Progress
 from featstore.spaces import require_same
 from featstore.store import Dataset, FeatureJob, FeatureSet, SetRef, Store, parse_set, plan_shard_rows
 
-__all__ = ["ApplyReport", "apply_map"]
+__all__ = ["ApplyReport", "apply_map", "map_block"]
 
 # bytes of a batch's widest activation: stays in cache between the layers, large enough for a full-speed GEMM
 _BATCH_BYTES = 4 << 20
@@ -182,16 +182,31 @@ def _fill(job: FeatureJob, module: FeatureMap, source: FeatureSet, progress: Pro
 
 
 @torch.inference_mode()
-def _map_rows(module: FeatureMap, source: FeatureSet, start: int, stop: int, out: NDArray[np.float32]) -> None:
-    """Map rows [start, stop) into `out` [stop − start, D_out]; a row without a feature is NaN and stays NaN."""
+def map_block(
+    module: FeatureMap, block: NDArray[np.floating], out: NDArray[np.float32] | None = None
+) -> NDArray[np.float32]:
+    """Map rows, in batches that stay in cache.
+
+    Args:
+        module: The map, in eval mode on the CPU.
+        block: [n, D_in] of any floating-point dtype; a row without a feature is NaN and stays NaN.
+        out: Where to put the mapped rows, [n, D_out] in C order; made if not given.
+    """
+    if out is None:
+        out = np.empty((len(block), module.out_width), np.float32)
+    into = torch.from_numpy(out)
     widest = max(parameter.shape[0] for parameter in module.parameters())
     batch = max(1, _BATCH_BYTES // (4 * max(widest, module.in_width)))
-    into = torch.from_numpy(out)
+    for offset in range(0, len(block), batch):
+        x = _as_float32(block[offset : offset + batch])
+        into[offset : offset + len(x)] = module(x)
+    return out
+
+
+def _map_rows(module: FeatureMap, source: FeatureSet, start: int, stop: int, out: NDArray[np.float32]) -> None:
+    """Map rows [start, stop) into `out` [stop − start, D_out]."""
     for first, block in source.scan(rows=(start, stop)):  # stored chunks: views of the file, no copy
-        for offset in range(0, len(block), batch):
-            x = _as_float32(block[offset : offset + batch])
-            position = first - start + offset
-            into[position : position + len(x)] = module(x)
+        map_block(module, block, out[first - start : first - start + len(block)])
 
 
 def _as_float32(block: NDArray[Any]) -> torch.Tensor:

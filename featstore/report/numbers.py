@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from featstore.evaluate import Difference
+from featstore.evaluate import Estimated
 
 __all__ = ["MISSING", "between", "count", "difference", "percent", "points", "span"]
 
@@ -33,14 +33,14 @@ def points(fraction: float) -> str:
     return f"{value:+.{decimals}f}".replace("-", "−") if value else "0.00"
 
 
-def between(found: Difference) -> str:
+def between(found: Estimated) -> str:
     """The interval of a difference: `[+11.01, +13.09]`; empty where there is none."""
     if found.low is None or found.high is None:
         return ""
     return f"[{points(found.low)}, {points(found.high)}]"
 
 
-def difference(found: Difference) -> str:
+def difference(found: Estimated) -> str:
     """A difference with its interval: `+12.04 [+11.01, +13.09]`."""
     return f"{points(found.value)} {between(found)}".rstrip()
 

@@ -12,7 +12,7 @@ import featstore
 from featstore.errors import UsageError
 from featstore.evaluate import metric_info
 from featstore.report import numbers
-from featstore.report.by_class import spread
+from featstore.report.by_class import extremes
 from featstore.report.examples import find_examples
 from featstore.report.svg import Dot, Interval, interval_plot, scatter_plot
 from featstore.report.words import (
@@ -32,8 +32,7 @@ if TYPE_CHECKING:
 
     from markupsafe import Markup
 
-    from featstore.evaluate import Cell, Difference, EvalResult
-    from featstore.report.by_class import Spread
+    from featstore.evaluate import Cell, Changes, Estimated, EvalResult
     from featstore.store import FeatureSet, Store
 
 __all__ = ["to_html"]
@@ -48,7 +47,7 @@ class _Value:
 
     value: str
     span: str
-    change: Difference | None
+    change: Estimated | None
     style: str
     shade: float
 
@@ -58,8 +57,8 @@ class _Gain:
     """One metric of the update gain."""
 
     metric: str
-    arrived: Difference
-    possible: Difference | None
+    arrived: Estimated
+    possible: Estimated | None
     gain: float | None
     reason: str | None
 
@@ -72,7 +71,7 @@ def to_html(
     with_values = both and _has_evidence(result)
     metrics = list(result.cells[0].metrics)
     gains, losses = find_examples(result, store, images) if with_values and store is not None else ([], [])
-    found = spread(result) if with_values else None
+    found = result.changes
     page = _template().render(
         title=title or default_title(result),
         version=featstore.__version__,
@@ -86,7 +85,8 @@ def to_html(
         changes_plot=_changes_plot(result) if both else None,
         gains=_gains(result),
         same_reason=_same_reason(result),
-        spread=found,
+        changes=found,
+        extremes=extremes(found) if found else None,
         classes_plot=_classes_plot(found, result.headline) if found else None,
         examples=[("Largest gains", "good", gains), ("Largest losses", "bad", losses)],
         sets=_sets(result, store),
@@ -126,7 +126,7 @@ def _value(result: EvalResult, cell: Cell, metric: str) -> _Value:
     )
 
 
-def _direction(change: Difference) -> str:
+def _direction(change: Estimated) -> str:
     """`good` or `bad` where the interval leaves zero out, otherwise `open`."""
     if change.low is not None and change.low > 0:
         return "good"
@@ -175,7 +175,7 @@ def _changes_plot(result: EvalResult) -> Markup:
     )
 
 
-def _classes_plot(found: Spread, metric: str) -> Markup:
+def _classes_plot(found: Changes, metric: str) -> Markup:
     dots = [
         Dot(
             item.before,

@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 
 from featstore.errors import AlignmentError, UsageError
-from featstore.evaluate.compatibility import update_gain, verdict
-from featstore.evaluate.statistics import Column, Estimate, Resampled, Run, bootstrap_means
+from featstore.evaluate.statistics import Column, Resampled, Run, bootstrap_means
 
 
 def by_definition(runs, resamples, seed):
@@ -99,24 +98,3 @@ def test_runs_that_do_not_fit_are_refused():
         bootstrap_means([run, Run(np.ones((0, 2)), np.arange(0))])
     with pytest.raises(AlignmentError, match="same columns"):
         bootstrap_means([run, Run(np.ones((3, 1)), np.arange(3))])
-
-
-@pytest.mark.parametrize(
-    ("low", "high", "expected"),
-    [(0.01, 0.03, True), (0.0, 0.03, None), (-0.02, 0.03, None), (-0.02, 0.0, False), (-0.2, -0.1, False)],
-)
-def test_the_verdict_is_the_interval_s(low, high, expected):
-    assert verdict(Estimate(0.01, low, high)) is expected
-
-
-def test_the_verdict_without_an_interval_is_undecided():
-    assert verdict(Estimate(0.5, None, None)) is None
-
-
-def test_update_gain_needs_a_reference_that_is_surely_better():
-    cross = Estimate(0.02, 0.01, 0.03)
-    assert update_gain(cross, Estimate(0.08, 0.06, 0.1)) == (pytest.approx(0.25), None)
-    assert update_gain(cross, Estimate(0.08, 0.0, 0.1))[0] is None
-    assert "not surely better" in update_gain(cross, Estimate(0.08, 0.0, 0.1)).reason
-    assert "no reference" in update_gain(cross, None).reason
-    assert "bootstrap" in update_gain(cross, Estimate(0.08, None, None)).reason

@@ -175,7 +175,6 @@ def test_a_result_from_json_gives_a_page_without_single_queries(compatible, stor
     text = Page(to_html(again, store=store)).text
     assert "Compatible." in text
     assert "Examples" not in text
-    assert "Where it changes" not in text
 
 
 def test_without_a_store_there_are_classes_but_no_examples(compatible):

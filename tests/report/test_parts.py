@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from featstore.evaluate import Difference, EvalRequest, evaluate
+from featstore.evaluate import Estimated, EvalRequest, evaluate
 from featstore.report import numbers, to_markdown
-from featstore.report.by_class import spread
+from featstore.report.by_class import extremes
 from featstore.report.examples import choose
 from featstore.report.svg import Dot, Interval, interval_plot, scatter_plot, ticks
 from featstore.report.thumbnails import pictures_of
@@ -36,8 +36,8 @@ def test_points_keep_sign_and_size(fraction):
 
 
 def test_intervals_that_are_not_there_are_left_out():
-    assert numbers.difference(Difference(value=0.1, low=None, high=None)) == "+10.00"
-    assert numbers.difference(Difference(value=0.1, low=0.05, high=0.2)) == "+10.00 [+5.00, +20.00]"
+    assert numbers.difference(Estimated(value=0.1, low=None, high=None)) == "+10.00"
+    assert numbers.difference(Estimated(value=0.1, low=0.05, high=0.2)) == "+10.00 [+5.00, +20.00]"
     assert numbers.span(None) == ""
     assert numbers.percent(float("nan")) == numbers.points(float("nan")) == "–"
 
@@ -91,7 +91,7 @@ def test_examples_are_the_largest_changes_one_of_a_class_first_query_first():
 
 
 def test_classes_are_means_over_their_queries(compatible):
-    found = spread(compatible)
+    found = compatible.changes
     before = compatible.evidence.per_query["old/old"].values["map"]
     after = compatible.evidence.per_query["new/old"].values["map"]
     assert [item.name for item in found.classes] == sorted(class_of(number * EACH) for number in range(CLASSES))
@@ -100,7 +100,7 @@ def test_classes_are_means_over_their_queries(compatible):
         assert (item.queries, item.before) == (len(rows), pytest.approx(before[rows].mean()))
         assert item.after == pytest.approx(after[rows].mean())
     assert (found.better, found.worse) == (int((after > before).sum()), int((after < before).sum()))
-    changes = [item.after - item.before for item in found.gaining]
+    changes = [item.after - item.before for item in extremes(found).gaining]
     assert changes == sorted(changes, reverse=True)
     assert max(item.after - item.before for item in found.classes) == changes[0]
 

@@ -10,19 +10,30 @@ import rich_click as click
 
 from featstore_cli.exit_codes import ExitCode
 from featstore_cli.options import examples, json_option, store_option, where_option
-from featstore_cli.render import out, print_json, print_table, progress
+from featstore_cli.render import out, print_json, progress
 
 if TYPE_CHECKING:
-    from featstore.evaluate import Cell, EvalResult, GateResult
+    from featstore.evaluate import EvalRequest
     from featstore.store import Store
-
-_VERDICT = {True: "[green]compatible[/]", False: "[red]not compatible[/]", None: "[yellow]undecided[/]"}
 
 
 @click.command("eval")
+@click.argument("sets", nargs=-1, metavar="[SET …]")
 @click.option("--old", metavar="SET", help="What the gallery is made of now.")
-@click.option("--new", metavar="SET", help="What is to search it, then to replace it.")
-@click.option("--reference", metavar="SET", help="The unconstrained new model, for the update gain.")
+@click.option(
+    "--new", metavar="SET", multiple=True, help="What is to search it, then to replace it; repeat for several seeds."
+)
+@click.option(
+    "--reference",
+    metavar="SET",
+    multiple=True,
+    help="The unconstrained new model, for the update gain; one, or per seed.",
+)
+@click.option("--query-map", type=click.Path(path_type=Path), metavar="RUN", help="Map of the queries: mapped-new/old.")
+@click.option(
+    "--gallery-map", type=click.Path(path_type=Path), metavar="RUN", help="Map of the gallery: new/mapped-old."
+)
+@click.option("--generations", is_flag=True, help="The SETs are a chain of models, oldest first.")
 @click.option("--query", metavar="SET", help="One pair only: the queries …")
 @click.option("--gallery", metavar="SET", help="… and the gallery.")
 @where_option(help_text="Rows to evaluate, e.g. split=test; repeat for 'and'.")
@@ -50,14 +61,20 @@ _VERDICT = {True: "[green]compatible[/]", False: "[red]not compatible[/]", None:
 @store_option
 @examples(
     "featstore eval --old cars/old --new cars/odpp --where split=test",
+    "featstore eval --old cars/old --new cars/new --query-map runs/odpp",
+    "featstore eval --generations cars/v1 cars/v2 cars/v3",
     "featstore eval --query cars/new --gallery cars/new --where split=test",
     "featstore eval --old cars/old --new cars/odpp --gate 'new/old.map > 0.4'",
 )
 def eval_(
     store: Store,
+    sets: tuple[str, ...],
     old: str | None,
-    new: str | None,
-    reference: str | None,
+    new: tuple[str, ...],
+    reference: tuple[str, ...],
+    query_map: Path | None,
+    gallery_map: Path | None,
+    generations: bool,
     query: str | None,
     gallery: str | None,
     where: tuple[str, ...],
@@ -76,22 +93,32 @@ def eval_(
     """Compare old and new models and give a verdict.
 
     Compares old queries on the old gallery (old/old), new queries on the old gallery (new/old), new on new, and the
-    unconstrained reference, from caches alone. Without other filters every row is a query against all others.
+    unconstrained reference, from caches alone. Without other filters every row is a query against all others. With a map,
+    rows are mapped as they are read; of a chain of generations, every newer model searches every older gallery.
 
     A metric is compatible when the 95 % interval of new/old − old/old lies above zero, not compatible when it lies at
     or below, and undecided otherwise. A gate passes on the interval's bound.
     """
-    from featstore.evaluate import EvalRequest, evaluate, parse_gate
+    from featstore.errors import UsageError
+    from featstore.evaluate import EvalRequest, evaluate_runs, parse_gate
     from featstore.report import check_destination, write_report
+    from featstore_cli.verdict import print_result
 
     if report is not None:
         check_destination(report)
+    if sets and not generations:
+        raise UsageError(
+            f"{' '.join(sets)}: say what the sets are", hint="--generations before them, or --old SET --new SET"
+        )
+    if generations and not sets:
+        raise UsageError("--generations without sets", hint="featstore eval --generations SET SET …, oldest first")
     parsed = [parse_gate(text) for text in gates]
     wanted = metrics or EvalRequest.model_fields["metrics"].default
     request = EvalRequest(
         old=old,
-        new=new,
-        reference=reference,
+        generations=sets,
+        query_map=query_map,
+        gallery_map=gallery_map,
         query=query,
         gallery=gallery,
         where=where,
@@ -103,17 +130,38 @@ def eval_(
         seed=seed,
     )
     with progress() as listener:
-        result = evaluate(store, request, progress=listener)
+        result = evaluate_runs(store, _runs(request, new, reference), progress=listener)
     judged = [result.gate(text, point=gate_point) for text in gates]
     if report is not None:
         write_report(result, report, store=store, images=images)
     if as_json:
         print_json({**json.loads(result.to_json()), "gates": [gate.model_dump(mode="json") for gate in judged]})
     else:
-        _print(result, judged)
+        print_result(result, judged)
         if report is not None:
             out.print(f"report: {report}")
     return ExitCode.DONE if all(gate.passed for gate in judged) else ExitCode.GATE_NOT_PASSED
+
+
+def _runs(request: EvalRequest, new: tuple[str, ...], reference: tuple[str, ...]) -> list[EvalRequest]:
+    """One request for each seed: sets of the new model, each with its own reference or all with one."""
+    from featstore.errors import UsageError
+
+    count = max(len(new), len(reference), 1)
+    for option, given in (("--new", new), ("--reference", reference)):
+        if len(given) not in (0, 1, count):
+            raise UsageError(
+                f"{len(given)} × {option} for {count} runs", hint=f"give {option} once, or once for every run"
+            )
+    return [
+        request.model_copy(
+            update={
+                "new": new[run % len(new)] if new else None,
+                "reference": reference[run % len(reference)] if reference else None,
+            }
+        )
+        for run in range(count)
+    ]
 
 
 @click.command()
@@ -129,45 +177,3 @@ def metrics(as_json: bool) -> None:
         return
     for name, info in METRICS.items():
         out.print(f"[bold]{name:12}[/] {info.description}\n{'':12} [dim]{info.convention}[/]")
-
-
-def _value(cell: Cell, metric: str) -> str:
-    low, high = cell.interval.get(metric, (None, None))
-    span = "" if low is None or high is None else f" [dim]{100 * low:.1f}–{100 * high:.1f}[/]"
-    return f"{100 * cell.metrics[metric]:.1f}{span}"
-
-
-def _print(result: EvalResult, gates: list[GateResult]) -> None:
-    names = list(result.cells[0].metrics)
-    header = ["%", *(cell.role + (" (unrelated)" if cell.unrelated else "") for cell in result.cells)]
-    print_table(header, [[name, *(_value(cell, name) for cell in result.cells)] for name in names])
-    out.print("[dim]means with 95 % intervals[/]")
-    for cell in result.cells:
-        out.print(
-            f"[dim]{cell.role:>9}: {cell.query} → {cell.gallery}, {cell.n_queries:,} queries, {cell.n_skipped:,} skipped[/]"
-        )
-    change = result.differences.get("new/old - old/old", {})
-    if change:
-        out.print()
-        rows = []
-        for name in names:
-            d = change[name]
-            span = "" if d.low is None or d.high is None else f" [dim]{100 * d.low:+.1f} … {100 * d.high:+.1f}[/]"
-            gain = result.update_gain.get(name)
-            why = result.update_gain_reason.get(name)
-            rows.append(
-                [
-                    name,
-                    f"{100 * d.value:+.1f}{span}",
-                    _VERDICT[result.compatible[name]],
-                    f"{gain:.2f}" if gain is not None else f"[dim]{why}[/]",
-                ]
-            )
-        print_table(["", "new/old − old/old", "", "update gain"], rows)
-    if result.verdict:
-        out.print()
-        out.print(f"[bold]{result.verdict}[/]")
-    for gate in gates:
-        out.print(
-            f"gate {'[green]passed[/]' if gate.passed else '[red]not passed[/]'}: {gate.expression} ({gate.reason})"
-        )

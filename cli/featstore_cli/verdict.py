@@ -1,0 +1,124 @@
+"""An evaluation on the terminal: cells, what an upgrade changes, and the verdict."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from featstore_cli.render import out, print_table
+
+if TYPE_CHECKING:
+    from featstore.evaluate import Cell, Estimated, EvalResult, GateResult
+
+__all__ = ["print_result"]
+
+_VERDICT = {True: "[green]compatible[/]", False: "[red]not compatible[/]", None: "[yellow]undecided[/]"}
+_MOST_COLUMNS = 4
+
+
+def print_result(result: EvalResult, gates: list[GateResult]) -> None:
+    """The cells, the differences that the verdict rests on, flips and chain scores, the verdict, and the gates."""
+    _print_cells(result)
+    for role, verdicts in result.criterion.items():
+        _print_change(result, role, verdicts)
+    if result.subject:
+        _print_flips(result)
+    if result.chain and len(result.criterion) > 1:
+        _print_chain(result)
+    for role, reason in result.left_out.items():
+        out.print(f"[dim]{role} was left out: {reason}[/]")
+    if len(result.runs) > 1:
+        out.print(f"[dim]means over {len(result.runs)} runs; intervals cover runs, classes and queries[/]")
+    if result.verdict:
+        out.print()
+        out.print(f"[bold]{result.verdict}[/]")
+    for gate in gates:
+        out.print(
+            f"gate {'[green]passed[/]' if gate.passed else '[red]not passed[/]'}: {gate.expression} ({gate.reason})"
+        )
+
+
+def _print_cells(result: EvalResult) -> None:
+    names = list(result.cells[0].metrics)
+    if len(result.cells) > _MOST_COLUMNS:  # a row for each cell: a chain has many
+        print_table(["%", *names], [[_called(cell), *(_value(cell, name) for name in names)] for cell in result.cells])
+    else:
+        header = ["%", *(_called(cell) for cell in result.cells)]
+        print_table(header, [[name, *(_value(cell, name) for cell in result.cells)] for name in names])
+    out.print("[dim]means with 95 % intervals[/]")
+    for cell in result.cells:
+        maps = [f"queries through {cell.query_map}"] if cell.query_map else []
+        maps += [f"gallery through {cell.gallery_map}"] if cell.gallery_map else []
+        counts = f"{cell.n_queries:,} queries, {cell.n_skipped:,} skipped"
+        out.print(f"[dim]{cell.role:>9}: {cell.query} → {cell.gallery}, {', '.join([counts, *maps])}[/]")
+
+
+def _print_change(result: EvalResult, role: str, verdicts: dict[str, bool | None]) -> None:
+    name, change = next(item for item in result.differences.items() if item[0].startswith(f"{role} - "))
+    is_subject = role == result.subject
+    rows = []
+    for metric, decided in verdicts.items():
+        row = [metric, _points(change[metric]), _VERDICT[decided]]
+        if is_subject:
+            row.append(_gain(result, metric))
+        rows.append(row)
+    out.print()
+    print_table(["", name.replace(" - ", " − "), "", *(["update gain"] if is_subject else [])], rows)
+
+
+def _gain(result: EvalResult, metric: str) -> str:
+    gain = result.update_gain[metric]
+    if gain is None:
+        return f"[dim]{result.update_gain_reason[metric]}[/]"
+    interval = result.update_gain_interval[metric]
+    return f"{gain:.2f}" + (f" [dim]{interval[0]:.2f}–{interval[1]:.2f}[/]" if interval else "")
+
+
+def _print_flips(result: EvalResult) -> None:
+    flips = result.flips.get(result.subject or "", {})
+    if not flips:
+        return
+    rows = [
+        [metric, *(_percent(value) for value in (found.nfr, found.pfr)), f"{found.relative_nfr.value:.2f}"]
+        for metric, found in flips.items()
+    ]
+    out.print()
+    print_table([f"% of queries, {result.subject}", "broken", "repaired", "relative NFR"], rows)
+
+
+def _print_chain(result: EvalResult) -> None:
+    chain = result.chain
+    if chain is None:
+        return
+    rows = [
+        [
+            metric,
+            f"{chain.ac[metric].value:.2f}",
+            *(_points(score[metric]) for score in (chain.bc, chain.fc)),
+            _percent(chain.am[metric]),
+        ]
+        for metric in chain.matrix
+    ]
+    out.print()
+    print_table(["chain", "AC (strict)", "BC", "FC", "AM %"], rows)
+
+
+def _called(cell: Cell) -> str:
+    return cell.role + (" (unrelated)" if cell.unrelated else "")
+
+
+def _value(cell: Cell, metric: str) -> str:
+    low, high = cell.interval.get(metric, (None, None))
+    span = "" if low is None or high is None else f" [dim]{100 * low:.1f}–{100 * high:.1f}[/]"
+    return f"{100 * cell.metrics[metric]:.1f}{span}"
+
+
+def _percent(found: Estimated) -> str:
+    span = "" if found.low is None or found.high is None else f" [dim]{100 * found.low:.1f}–{100 * found.high:.1f}[/]"
+    return f"{100 * found.value:.1f}{span}"
+
+
+def _points(found: Estimated) -> str:
+    span = (
+        "" if found.low is None or found.high is None else f" [dim]{100 * found.low:+.1f} … {100 * found.high:+.1f}[/]"
+    )
+    return f"{100 * found.value:+.1f}{span}"

@@ -1,0 +1,318 @@
+"""From every query's values to what they mean: intervals, differences, verdicts, flips and chains."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from featstore.evaluate import compatibility
+from featstore.evaluate.by_class import QueryChange, changes
+from featstore.evaluate.chain import (
+    average_compatibility,
+    average_metric,
+    backward_compatibility,
+    forward_compatibility,
+)
+from featstore.evaluate.flips import negative_flips, positive_flips, relative_rate
+from featstore.evaluate.metrics import metric_info
+from featstore.evaluate.result import (
+    Cell,
+    Chain,
+    Changes,
+    Estimated,
+    EvalResult,
+    Evidence,
+    Flips,
+    ProtocolRecord,
+    RunRecord,
+    Ties,
+)
+from featstore.evaluate.statistics import Column, Resampled, Run
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+    from typing import Any
+
+    from numpy.typing import NDArray
+
+    from featstore.evaluate.arrays import PerQuery
+    from featstore.evaluate.cells import CellPlan, Sides
+    from featstore.evaluate.protocols import Problem
+    from featstore.evaluate.request import EvalRequest
+
+__all__ = ["Measured", "conclude"]
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """One run: every query's values in every cell.
+
+    Attributes:
+        sides: The sets and maps.
+        plans: The cells that were measured, by role.
+        unrelated: Whether nothing declares a cell's spaces comparable, by role.
+        left_out: Why a cell was not measured, by role.
+        problem: Rows, classes and ground truth.
+        metrics: The protocol's headline metric first.
+        per_query: Values by role.
+    """
+
+    sides: Sides
+    plans: dict[str, CellPlan]
+    unrelated: dict[str, bool]
+    left_out: dict[str, str]
+    problem: Problem
+    metrics: tuple[str, ...]
+    per_query: dict[str, PerQuery]
+
+
+def conclude(request: EvalRequest, runs: Sequence[Measured]) -> EvalResult:
+    """Everything that follows from the values of one or several runs with the same roles and metrics."""
+    first = runs[0]
+    metrics, roles, headline = first.metrics, list(first.per_query), first.problem.headline
+    resampled = _resample(runs, request)
+    cells = [_cell(runs, role, resampled) for role in roles]
+    pairs = compatibility.comparisons(roles)
+    subject = compatibility.subject_of(roles)
+    criterion = _criterion(resampled, pairs, metrics)
+    # a mapped role beside new/old is another way to deploy; it has its own entry in the criterion
+    deciding = {role: found for role, found in criterion.items() if role == subject or "mapped-" not in role}
+    result = EvalResult(
+        protocol=_protocol(request, first),
+        cells=cells,
+        differences={
+            f"{after} - {before}": {metric: _difference(resampled, after, before, metric) for metric in metrics}
+            for after, before in pairs
+        },
+        compatible=(
+            {metric: compatibility.all_of(found[metric] for found in deciding.values()) for metric in metrics}
+            if subject
+            else {}
+        ),
+        headline=headline,
+        verdict=None,
+        subject=subject,
+        criterion=criterion,
+        chain=_chain(resampled, cells, list(request.models()), metrics),
+        flips=_flips(resampled, pairs, metrics),
+        changes=_changes(runs, subject, headline) if subject else None,
+        left_out=first.left_out,
+        runs=[_run_record(run) for run in runs] if len(runs) > 1 else [],
+        **_gains(resampled, subject, list(request.models()), metrics),
+    )
+    if subject:
+        verdicts = {role: found[headline] for role, found in deciding.items()}
+        result = result.model_copy(update={"verdict": compatibility.sentence(headline, verdicts, resampled, subject)})
+    return result.with_evidence(Evidence(first.problem, first.per_query, resampled, first.sides, first.plans))
+
+
+def _resample(runs: Sequence[Measured], request: EvalRequest) -> Resampled:
+    """One bootstrap for all cells: which queries have answers depends on labels, so it is the same in every cell."""
+    names = sorted({name for run in runs for name in run.problem.class_names})
+    code = {name: number for number, name in enumerate(names)}
+    columns: dict[Column, None] = {}
+    values = []
+    for run in runs:
+        valid = next(iter(run.per_query.values())).valid
+        found = _columns(run, valid)
+        columns = dict.fromkeys(found)
+        table = np.array([code[name] for name in run.problem.class_names], np.int64)
+        values.append(Run(np.stack(list(found.values()), axis=1), table[run.problem.classes[valid]]))
+    return Resampled.of(list(columns), values, resamples=request.bootstrap, seed=request.seed)
+
+
+def _columns(run: Measured, valid: NDArray[np.bool_]) -> dict[Column, NDArray[np.float64]]:
+    """Everything that is averaged over queries: metrics of the cells, and flips between them."""
+    columns = {
+        Column(role, metric): found.values[metric][valid]
+        for role, found in run.per_query.items()
+        for metric in run.metrics
+    }
+    for after, before in _flipping(compatibility.comparisons(run.per_query)):
+        for metric in _recalls(run.metrics):
+            hits = columns[Column(before, metric)], columns[Column(after, metric)]
+            columns[_flip_column("nfr", after, metric)] = negative_flips(*hits)
+            columns[_flip_column("pfr", after, metric)] = positive_flips(*hits)
+    return columns
+
+
+def _recalls(metrics: Iterable[str]) -> list[str]:
+    return [metric for metric in metrics if metric.startswith("recall@")]
+
+
+def _flipping(pairs: list[tuple[str, str]]) -> list[tuple[str, str]]:
+    """The comparisons that flips are counted for: those an upgrade goes through."""
+    return [(after, before) for after, before in pairs if compatibility.REFERENCE not in (after, before)]
+
+
+def _flip_column(kind: str, role: str, metric: str) -> Column:
+    return Column(role, f"{kind}@{metric.partition('@')[2]}")
+
+
+def _difference(resampled: Resampled, after: str, before: str, metric: str) -> Estimated:
+    return Estimated.of(resampled.estimate({Column(after, metric): 1.0, Column(before, metric): -1.0}))
+
+
+def _cell(runs: Sequence[Measured], role: str, resampled: Resampled) -> Cell:
+    run = runs[0]
+    plan, found = run.plans[role], run.per_query[role]
+    values = {metric: resampled.estimate({Column(role, metric): 1.0}) for metric in run.metrics}
+    ties = None
+    if found.tied.any():
+        ties = Ties(
+            queries=int(found.tied.sum()),
+            bracket={metric: found.bracket(metric) for metric in run.metrics},
+            expected_map=float(found.expected_map[found.valid].mean()),
+        )
+    return Cell(
+        query=run.sides.features(plan.query).ref,
+        gallery=run.sides.features(plan.gallery).ref,
+        query_map=str(plan.query.run) if plan.query.run else None,
+        gallery_map=str(plan.gallery.run) if plan.gallery.run else None,
+        role=role,
+        width=run.sides.space(plan.query).width,
+        unrelated=run.unrelated[role],
+        n_queries=found.n_queries,
+        n_skipped=found.n_skipped,
+        metrics={
+            metric: float(np.mean([other.per_query[role].mean(metric) for other in runs])) for metric in run.metrics
+        },
+        interval={
+            metric: (low, high) for metric, (_, low, high) in values.items() if low is not None and high is not None
+        },
+        ties=ties,
+    )
+
+
+def _criterion(
+    resampled: Resampled, pairs: list[tuple[str, str]], metrics: tuple[str, ...]
+) -> dict[str, dict[str, bool | None]]:
+    return {
+        after: {
+            metric: compatibility.verdict(
+                resampled.estimate({Column(after, metric): 1.0, Column(before, metric): -1.0})
+            )
+            for metric in metrics
+        }
+        for after, before in pairs
+        if compatibility.baseline(after) == before
+    }
+
+
+def _gains(resampled: Resampled, subject: str | None, models: list[str], metrics: tuple[str, ...]) -> dict[str, Any]:
+    before = compatibility.baseline(subject) if subject else None
+    if subject is None or before is None:
+        return {"update_gain": {}, "update_gain_reason": {}}
+    newest = f"{models[-1]}/{models[-1]}"
+    found = {
+        metric: compatibility.gain(metric, resampled, subject=subject, before=before, after=newest)
+        for metric in metrics
+    }
+
+    def score(which: str) -> dict[str, Estimated | None]:
+        return {
+            metric: Estimated.of(getattr(gain.scores, which)) if gain.scores else None for metric, gain in found.items()
+        }
+
+    return {
+        "update_gain": {metric: gain.update_gain.value if gain.update_gain else None for metric, gain in found.items()},
+        "update_gain_reason": {metric: gain.reason for metric, gain in found.items()},
+        "update_gain_interval": {
+            metric: (gain.update_gain.low, gain.update_gain.high) if gain.update_gain else None
+            for metric, gain in found.items()
+        },
+        "p_up": score("p_up"),
+        "p_comp": score("p_comp"),
+        "p_1": score("p_1"),
+    }
+
+
+def _chain(resampled: Resampled, cells: list[Cell], models: list[str], metrics: tuple[str, ...]) -> Chain | None:
+    """None unless every cell of the lower triangle was measured."""
+    values = {cell.role: cell.metrics for cell in cells}
+    size = len(models)
+    places = [(row, column) for row in range(size) for column in range(row + 1)]
+    triangle = [f"{models[row]}/{models[column]}" for row, column in places]
+    if size < 2 or not set(triangle) <= set(values):
+        return None
+
+    def over(measure: Callable[[NDArray[np.float64]], NDArray[np.float64]]) -> dict[str, Estimated]:
+        def of_cells(*cells: NDArray[np.float64]) -> NDArray[np.float64]:
+            matrix = np.zeros((*np.shape(cells[0]), size, size))
+            for (row, column), value in zip(places, cells, strict=True):
+                matrix[..., row, column] = value
+            return measure(matrix)
+
+        return {
+            metric: Estimated.of(resampled.function([Column(role, metric) for role in triangle], of_cells))
+            for metric in metrics
+        }
+
+    return Chain(
+        matrix={
+            metric: [
+                [values[f"{newer}/{older}"][metric] for older in models[: row + 1]] for row, newer in enumerate(models)
+            ]
+            for metric in metrics
+        },
+        ac=over(average_compatibility),
+        ac_nonstrict=over(lambda matrix: average_compatibility(matrix, strict=False)),
+        bc=over(backward_compatibility),
+        fc=over(forward_compatibility),
+        am=over(average_metric),
+    )
+
+
+def _flips(resampled: Resampled, pairs: list[tuple[str, str]], metrics: tuple[str, ...]) -> dict[str, dict[str, Flips]]:
+    def of(after: str, before: str, metric: str) -> Flips:
+        negative, positive = (_flip_column(kind, after, metric) for kind in ("nfr", "pfr"))
+        columns = [negative, Column(before, metric), Column(after, metric)]
+        return Flips(
+            before=before,
+            nfr=Estimated.of(resampled.estimate({negative: 1.0})),
+            pfr=Estimated.of(resampled.estimate({positive: 1.0})),
+            churn=Estimated.of(resampled.estimate({negative: 1.0, positive: 1.0})),
+            relative_nfr=Estimated.of(resampled.function(columns, relative_rate)),
+        )
+
+    recalls = _recalls(metrics)
+    return {after: {metric: of(after, before, metric) for metric in recalls} for after, before in _flipping(pairs)}
+
+
+def _changes(runs: Sequence[Measured], subject: str, metric: str) -> Changes:
+    before = compatibility.baseline(subject) or ""
+    found = []
+    for run in runs:
+        valid = run.per_query[subject].valid
+        old, new = (run.per_query[role].values[metric][valid] for role in (before, subject))
+        found.append(QueryChange(old, new, run.problem.classes[valid], run.problem.class_names))
+    return changes(found)
+
+
+def _run_record(run: Measured) -> RunRecord:
+    return RunRecord(
+        sets={
+            role: (run.sides.features(plan.query).ref, run.sides.features(plan.gallery).ref)
+            for role, plan in run.plans.items()
+        },
+        metrics={role: {metric: found.mean(metric) for metric in run.metrics} for role, found in run.per_query.items()},
+    )
+
+
+def _protocol(request: EvalRequest, run: Measured) -> ProtocolRecord:
+    problem = run.problem
+    valid = next(iter(run.per_query.values())).valid
+    return ProtocolRecord(
+        kind=problem.kind,
+        conventions={metric: metric_info(metric)[0].convention for metric in run.metrics},
+        query_where=(*request.where, *request.query_where),
+        gallery_where=(*request.where, *request.gallery_where),
+        queries=problem.query_counts,
+        gallery=problem.gallery_counts,
+        in_gallery=int((problem.self_rows >= 0).sum()),
+        classes=len(np.unique(problem.classes[valid])),
+        bootstrap=request.bootstrap,
+        seed=request.seed,
+    )
