@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from featstore_cli.render import out, print_table
 
 if TYPE_CHECKING:
-    from featstore.evaluate import Cell, Estimated, EvalResult, GateResult
+    from featstore.evaluate import Backfill, Cell, Estimated, EvalResult, GateResult
 
 __all__ = ["print_result"]
 
@@ -24,6 +24,8 @@ def print_result(result: EvalResult, gates: list[GateResult]) -> None:
         _print_flips(result)
     if result.chain and len(result.criterion) > 1:
         _print_chain(result)
+    for curve in result.backfill:
+        _print_curve(result, curve)
     for role, reason in result.left_out.items():
         out.print(f"[dim]{role} was left out: {reason}[/]")
     if len(result.runs) > 1:
@@ -100,6 +102,18 @@ def _print_chain(result: EvalResult) -> None:
     ]
     out.print()
     print_table(["chain", "AC (strict)", "BC", "FC", "AM %"], rows)
+
+
+def _print_curve(result: EvalResult, curve: Backfill) -> None:
+    names = list(result.cells[0].metrics)
+    rows = [
+        [f"{100 * fraction:.0f} %", *(_percent(curve.metrics[name][place]) for name in names)]
+        for place, fraction in enumerate(curve.fractions)
+    ]
+    rows.append(["area, trapezoid", *(_percent(curve.area_trapezoid[name]) for name in names)])
+    rows.append(["area, mean", *(_percent(curve.area_mean[name]) for name in names)])
+    out.print()
+    print_table([f"backfilled by {curve.order}", *names], rows)
 
 
 def _called(cell: Cell) -> str:

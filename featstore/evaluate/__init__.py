@@ -9,12 +9,13 @@ from featstore.evaluate.gate import Gate, GateResult, parse_gate
 from featstore.evaluate.metrics import METRICS, MetricInfo, metric_info
 from featstore.evaluate.neighbours import Neighbours, top_k
 from featstore.evaluate.request import EvalRequest
-from featstore.evaluate.result import Cell, Changes, ClassChange, Estimated, EvalResult, Flips
+from featstore.evaluate.result import Backfill, Cell, Changes, ClassChange, Estimated, EvalResult, Flips
 from featstore.evaluate.statistics import Column, Estimate, Resampled, Run, bootstrap_means
 from featstore.evaluate.vectors import SetVectors
 
 __all__ = [
     "METRICS",
+    "Backfill",
     "Cell",
     "Changes",
     "ClassChange",

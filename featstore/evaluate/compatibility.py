@@ -15,7 +15,18 @@ from numpy.typing import NDArray
 
 from featstore.evaluate.statistics import Column, Estimate, Resampled
 
-__all__ = ["REFERENCE", "Gain", "Scores", "all_of", "baseline", "comparisons", "gain", "subject_of", "verdict"]
+__all__ = [
+    "REFERENCE",
+    "Gain",
+    "Scores",
+    "all_of",
+    "baseline",
+    "comparisons",
+    "gain",
+    "is_own",
+    "subject_of",
+    "verdict",
+]
 
 REFERENCE = "reference"
 _MAPPED = "mapped-"
@@ -58,6 +69,12 @@ def baseline(role: str) -> str | None:
     return None if not gallery or query == gallery or role == "query/gallery" else f"{gallery}/{gallery}"
 
 
+def is_own(role: str) -> bool:
+    """Whether a model searches its own gallery: `old/old`, `v2/v2`."""
+    query, _, gallery = role.partition("/")
+    return query == gallery
+
+
 def comparisons(roles: Iterable[str]) -> list[tuple[str, str]]:
     """The pairs of cells whose difference means something: (after, before).
 
@@ -66,7 +83,7 @@ def comparisons(roles: Iterable[str]) -> list[tuple[str, str]]:
     """
     known = list(roles)
     pairs = [(role, before) for role in known if (before := baseline(role)) in known]
-    own = [role for role in known if "/" in role and len(set(role.split("/"))) == 1]
+    own = [role for role in known if is_own(role)]
     pairs += [(role, own[0]) for role in own[1:]]
     if REFERENCE in known and own:
         pairs += [(REFERENCE, own[0])]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -18,6 +19,7 @@ from featstore.evaluate.chain import (
 from featstore.evaluate.flips import negative_flips, positive_flips, relative_rate
 from featstore.evaluate.metrics import metric_info
 from featstore.evaluate.result import (
+    Backfill,
     Cell,
     Chain,
     Changes,
@@ -57,6 +59,7 @@ class Measured:
         problem: Rows, classes and ground truth.
         metrics: The protocol's headline metric first.
         per_query: Values by role.
+        curves: The inner points of each backfill curve by its order: every query's values by metric.
     """
 
     sides: Sides
@@ -66,6 +69,17 @@ class Measured:
     problem: Problem
     metrics: tuple[str, ...]
     per_query: dict[str, PerQuery]
+    curves: dict[str, list[dict[str, NDArray[np.float64]]]] = field(default_factory=dict)
+
+
+def curve_ends(plans: dict[str, CellPlan]) -> tuple[CellPlan | None, CellPlan | None]:
+    """The cells at which a backfill begins and ends: the same queries, on the gallery as it is and on their own."""
+    own = [role for role in plans if compatibility.is_own(role)]
+    end = plans[own[-1]] if own else None
+    # a map of the gallery is what is deployed when one was given
+    started = [role for role in ("new/mapped-old", compatibility.subject_of(plans)) if role in plans]
+    start = next((plans[role] for role in started if end and plans[role].query == end.query), None)
+    return start, end
 
 
 def conclude(request: EvalRequest, runs: Sequence[Measured]) -> EvalResult:
@@ -98,6 +112,7 @@ def conclude(request: EvalRequest, runs: Sequence[Measured]) -> EvalResult:
         chain=_chain(resampled, cells, list(request.models()), metrics),
         flips=_flips(resampled, pairs, metrics),
         changes=_changes(runs, subject, headline) if subject else None,
+        backfill=[_curve(resampled, first, order) for order in first.curves],
         left_out=first.left_out,
         runs=[_run_record(run) for run in runs] if len(runs) > 1 else [],
         **_gains(resampled, subject, list(request.models()), metrics),
@@ -135,7 +150,20 @@ def _columns(run: Measured, valid: NDArray[np.bool_]) -> dict[Column, NDArray[np
             hits = columns[Column(before, metric)], columns[Column(after, metric)]
             columns[_flip_column("nfr", after, metric)] = negative_flips(*hits)
             columns[_flip_column("pfr", after, metric)] = positive_flips(*hits)
+    today = compatibility.baseline(compatibility.subject_of(run.per_query) or "")
+    for order, points in run.curves.items():
+        for step, values in enumerate(points, 1):
+            for metric in run.metrics:
+                columns[Column(_point(order, step), metric)] = values[metric][valid]
+            for metric in _recalls(run.metrics) if today else ():
+                hits = columns[Column(today or "", metric)], columns[Column(_point(order, step), metric)]
+                columns[_flip_column("nfr", _point(order, step), metric)] = negative_flips(*hits)
     return columns
+
+
+def _point(order: str, step: int) -> str:
+    """What stands for a role in the columns of a point of a backfill curve."""
+    return f"backfill by {order}, step {step}"
 
 
 def _recalls(metrics: Iterable[str]) -> list[str]:
@@ -279,6 +307,40 @@ def _flips(resampled: Resampled, pairs: list[tuple[str, str]], metrics: tuple[st
 
     recalls = _recalls(metrics)
     return {after: {metric: of(after, before, metric) for metric in recalls} for after, before in _flipping(pairs)}
+
+
+def _curve(resampled: Resampled, run: Measured, order: str) -> Backfill:
+    start, end = (plan.role for plan in curve_ends(run.plans) if plan)
+    steps = len(run.curves[order]) + 1
+    roles = [start, *(_point(order, step) for step in range(1, steps)), end]
+
+    def points(metric: str) -> list[Estimated]:
+        return [Estimated.of(resampled.estimate({Column(role, metric): 1.0})) for role in roles]
+
+    def area(metric: str, weights: list[float]) -> Estimated:
+        terms = zip(roles, weights, strict=True)
+        return Estimated.of(resampled.estimate({Column(role, metric): weight for role, weight in terms}))
+
+    trapezoid = [0.5 / steps, *([1 / steps] * (steps - 1)), 0.5 / steps]
+    curves = {metric: points(metric) for metric in run.metrics}
+    return Backfill(
+        order=order,
+        start=start,
+        end=end,
+        fractions=[step / steps for step in range(steps + 1)],
+        metrics=curves,
+        nfr={
+            metric: [Estimated.of(resampled.estimate({_flip_column("nfr", role, metric): 1.0})) for role in roles]
+            for metric in _recalls(run.metrics)
+            if all(resampled.has(_flip_column("nfr", role, metric)) for role in roles)
+        },
+        area_trapezoid={metric: area(metric, trapezoid) for metric in run.metrics},
+        area_mean={metric: area(metric, [1 / (steps + 1)] * (steps + 1)) for metric in run.metrics},
+        falls={
+            metric: sum(after.value < before.value for before, after in pairwise(curve))
+            for metric, curve in curves.items()
+        },
+    )
 
 
 def _changes(runs: Sequence[Measured], subject: str, metric: str) -> Changes:

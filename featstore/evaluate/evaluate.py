@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING
 
 from featstore.errors import UsageError
 from featstore.evaluate.arrays import evaluate_vectors
+from featstore.evaluate.backfill import inner_points, row_orders
 from featstore.evaluate.cells import Sides
-from featstore.evaluate.conclusion import Measured, conclude
+from featstore.evaluate.conclusion import Measured, conclude, curve_ends
 from featstore.evaluate.protocols import retrieval_problem
 from featstore.progress import SILENT, Progress
 
@@ -89,4 +90,34 @@ def _measure(store: Store, request: EvalRequest, progress: Progress) -> Measured
         )
         for plan in plans
     }
-    return Measured(sides, {plan.role: plan for plan in plans}, unrelated, left_out, problem, metrics, per_query)
+    run = Measured(sides, {plan.role: plan for plan in plans}, unrelated, left_out, problem, metrics, per_query)
+    if request.backfill:
+        _backfill(run, request, progress)
+    return run
+
+
+def _backfill(run: Measured, request: EvalRequest, progress: Progress) -> None:
+    """Measure the curves from the subject to the newest model on its own gallery, or say why there are none."""
+    start, end = curve_ends(run.plans)
+    if start is None or end is None:
+        run.left_out["backfill"] = (
+            "there is no cell of the newest model on its own gallery, or none of it on an older one that holds comparable "
+            "rows; of mapped queries, store the mapped set with `featstore apply` and evaluate that"
+        )
+        return
+    problem = run.problem
+    query = run.sides.vectors(start.query, problem.query_rows)
+    old, new = (run.sides.vectors(plan.gallery, problem.gallery_rows) for plan in (start, end))
+    dataset = run.sides.features(start.gallery).dataset
+    for order in request.backfill:
+        run.curves[order] = inner_points(
+            query,
+            old,
+            new,
+            problem.relevance,
+            run.metrics,
+            orders=row_orders(order, dataset, problem.gallery_rows, seed=request.seed),
+            steps=request.backfill_steps,
+            progress=progress,
+            task=f"backfill by {order}",
+        )

@@ -33,6 +33,8 @@ class EvalRequest(BaseModel):
         where: Filters for all rows, see `Dataset.select`.
         query_where: Further filters for queries.
         gallery_where: Further filters for gallery rows.
+        backfill: Orders in which the old gallery is backfilled, see `row_orders`; each gives a curve.
+        backfill_steps: Steps of a backfill.
         metrics: Names from the metric registry; the protocol's headline metric is always added.
         allow_unrelated: Compare sets whose spaces nothing declares comparable, and mark the cell.
         bootstrap: Resamples for the intervals; 0 for none.
@@ -52,6 +54,8 @@ class EvalRequest(BaseModel):
     where: tuple[str, ...] = ()
     query_where: tuple[str, ...] = ()
     gallery_where: tuple[str, ...] = ()
+    backfill: tuple[str, ...] = ()
+    backfill_steps: int = Field(default=5, ge=1)
     metrics: tuple[str, ...] = ("map", "map@r", "recall@1", "recall@5", "recall@10")
     allow_unrelated: bool = False
     bootstrap: int = Field(default=2000, ge=0)

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from featstore.evaluate.statistics import Resampled
 
 __all__ = [
+    "Backfill",
     "Cell",
     "Chain",
     "Changes",
@@ -162,6 +163,32 @@ class Changes(_Record):
     classes: list[ClassChange]
 
 
+class Backfill(_Record):
+    """A metric at every stage of a backfill; see `backfill.py`.
+
+    Attributes:
+        order: In which order gallery rows get their new features.
+        start: The cell at fraction 0.
+        end: The cell at fraction 1.
+        fractions: Shares of backfilled rows, from 0 to 1.
+        metrics: One value for each fraction, by metric; the first and the last are those of the cells.
+        nfr: Negative flip rate against the gallery's own model at each fraction, by recall metric.
+        area_trapezoid: Area under the curve by the trapezoid rule, by metric.
+        area_mean: The plain mean of the points, the convention of FastFill's code.
+        falls: On how many steps the metric falls.
+    """
+
+    order: str
+    start: str
+    end: str
+    fractions: list[float]
+    metrics: dict[str, list[Estimated]]
+    nfr: dict[str, list[Estimated]]
+    area_trapezoid: dict[str, Estimated]
+    area_mean: dict[str, Estimated]
+    falls: dict[str, int]
+
+
 class RunRecord(_Record):
     """One of several runs (seeds) that were evaluated together.
 
@@ -252,7 +279,8 @@ class EvalResult(_Record):
         chain: AC, BC, FC and AM; None without a chain of at least two models.
         flips: Queries that break and queries that are repaired, by role and by recall metric.
         changes: How the subject's change is spread over queries and classes.
-        left_out: Cells that were not measured, and why.
+        backfill: A curve for each order that was asked for.
+        left_out: What was not measured, and why, by role (or `backfill`).
         runs: Every run, when several were evaluated together.
     """
 
@@ -273,6 +301,7 @@ class EvalResult(_Record):
     chain: Chain | None = None
     flips: dict[str, dict[str, Flips]] = {}
     changes: Changes | None = None
+    backfill: list[Backfill] = []
     left_out: dict[str, str] = {}
     runs: list[RunRecord] = []
 

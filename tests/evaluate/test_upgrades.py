@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from featstore.errors import AlignmentError, SpaceMismatchError, UsageError
+from featstore.errors import AlignmentError, NotFoundError, SpaceMismatchError, UnknownNameError, UsageError
 from featstore.evaluate import EvalRequest, EvalResult, Run, bootstrap_means, evaluate, evaluate_arrays, evaluate_runs
+from featstore.evaluate.backfill import row_orders
 from featstore.maps import LinearConfig, apply_map, build_map, save_map
 from featstore.spaces import Space
 from tests.evaluate.test_evaluate import add_set
@@ -220,3 +221,85 @@ def test_forms_that_do_not_go_together_are_refused(store, request_, message):
     with pytest.raises(UsageError, match=message) as caught:
         evaluate(store, request_)
     assert caught.value.hint
+
+
+def test_every_point_of_a_backfill_is_the_mixed_gallery(store, features):
+    """The ends are measured as mixed galleries too: they must be the matrix cells."""
+    order = np.random.default_rng(5).permutation(N)
+    (path := store.files.root.parent / "order.txt").write_text("\n".join(f"{row}.jpg" for row in order[:100]))
+    first = order[:100].tolist()
+    order = np.array([*first, *(row for row in range(N) if row not in set(first))])
+    request = EvalRequest(
+        old="shop/a", new="shop/c", metrics=METRICS, bootstrap=100, backfill=(f"@{path}",), backfill_steps=7
+    )
+    result = evaluate(store, request)
+    [curve] = result.backfill
+    assert (curve.start, curve.end) == ("new/old", "new/new")
+    assert curve.fractions == pytest.approx([step / 7 for step in range(8)])
+    points = []
+    for step in range(8):
+        gallery = features["a"].copy()
+        fresh = order[: step * N // 7]
+        gallery[fresh] = features["c"][fresh]
+        points.append(expected(features["c"], gallery))
+    before = expected(features["a"], features["a"])
+    for metric in METRICS:
+        values = [found.mean(metric) for found in points]
+        assert [point.value for point in curve.metrics[metric]] == pytest.approx(values, abs=1e-12)
+        assert curve.area_trapezoid[metric].value == pytest.approx(np.trapezoid(values, dx=1 / 7))
+        assert curve.area_mean[metric].value == pytest.approx(np.mean(values))
+        assert curve.falls[metric] == int((np.diff(values) < -1e-12).sum())
+        assert result.cell("new/old").metrics[metric] == points[0].mean(metric)
+        assert result.cell("new/new").metrics[metric] == points[-1].mean(metric)
+    nfr = [(before.values["recall@1"] * (1 - found.values["recall@1"])).mean() for found in points]
+    assert [point.value for point in curve.nfr["recall@1"]] == pytest.approx(nfr)
+
+
+def test_orders_of_a_backfill(store):
+    dataset = store.add_columns("shop", {"popularity": np.where(np.arange(N) % 7, np.arange(N) % 5, np.nan)})
+    rows = np.arange(1, N, 2)
+    popularity = np.where(rows % 7, rows % 5, np.nan)
+    [ascending] = row_orders("popularity", dataset, rows)
+    [descending] = row_orders("-popularity", dataset, rows)
+    counts = int(np.isfinite(popularity).sum())
+    for order, sign in ((ascending, 1), (descending, -1)):
+        assert sorted(order) == list(range(len(rows)))
+        assert (np.diff(sign * popularity[order[:counts]]) >= 0).all()
+        assert np.isnan(popularity[order[counts:]]).all()
+    [by_class] = row_orders("label", dataset, rows)
+    names = [f"class {row % CLASSES}" for row in rows]
+    assert [names[place] for place in by_class] == sorted(names)
+    assert row_orders("row", dataset, rows)[0].tolist() == list(range(len(rows)))
+    shuffled = row_orders("random", dataset, rows, seed=1)
+    assert len({tuple(order.tolist()) for order in shuffled}) == 3
+    np.testing.assert_array_equal(shuffled, row_orders("random", dataset, rows, seed=1))
+    with pytest.raises(UnknownNameError, match="order of a backfill"):
+        row_orders("popularty", dataset, rows)
+    with pytest.raises(NotFoundError):
+        row_orders("@nowhere.txt", dataset, rows)
+
+
+def test_a_random_backfill_is_the_mean_of_its_orders(store, features):
+    request = EvalRequest(old="shop/a", new="shop/c", bootstrap=50, backfill=("random", "label"), backfill_steps=2)
+    result = evaluate(store, request)
+    assert [curve.order for curve in result.backfill] == ["random", "label"]
+    halves = []
+    for order in row_orders("random", store.dataset("shop"), np.arange(N)):
+        gallery = features["a"].copy()
+        gallery[order[: N // 2]] = features["c"][order[: N // 2]]
+        halves.append(expected(features["c"], gallery).mean("map"))
+    assert result.backfill[0].metrics["map"][1].value == pytest.approx(np.mean(halves))
+    again = EvalResult.model_validate_json(result.to_json())
+    assert again.model_dump() == result.model_dump()
+
+
+def test_where_rows_cannot_be_mixed_there_is_no_curve_but_a_reason(store, runs):
+    mapped = EvalRequest(old="shop/a", new="shop/wide", query_map=runs / "down", bootstrap=0, backfill=("random",))
+    result = evaluate(store, mapped)
+    assert result.backfill == []
+    assert "featstore apply" in result.left_out["backfill"]
+    lifted = EvalRequest(
+        old="shop/a", new="shop/wide", gallery_map=runs / "up", bootstrap=50, backfill=("row",), backfill_steps=1
+    )
+    [curve] = evaluate(store, lifted).backfill
+    assert (curve.start, curve.end, len(curve.fractions)) == ("new/mapped-old", "new/new", 2)

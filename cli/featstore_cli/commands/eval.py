@@ -43,6 +43,13 @@ if TYPE_CHECKING:
     "--metric", "metrics", metavar="NAME", multiple=True, help="Metric to report; repeatable. See `featstore metrics`."
 )
 @click.option(
+    "--backfill",
+    metavar="ORDER",
+    multiple=True,
+    help="Curve over a backfill: random, row, COLUMN, -COLUMN or @IDS.txt; none for none. A report has random.",
+)
+@click.option("--backfill-steps", type=click.IntRange(1), default=5, show_default=True, help="Steps of a backfill.")
+@click.option(
     "--bootstrap", type=click.IntRange(0), default=2000, show_default=True, help="Resamples for the intervals."
 )
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the resampling.")
@@ -81,6 +88,8 @@ def eval_(
     query_where: tuple[str, ...],
     gallery_where: tuple[str, ...],
     metrics: tuple[str, ...],
+    backfill: tuple[str, ...],
+    backfill_steps: int,
     bootstrap: int,
     seed: int,
     allow_unrelated: bool,
@@ -125,6 +134,8 @@ def eval_(
         query_where=query_where,
         gallery_where=gallery_where,
         metrics=tuple(dict.fromkeys([*wanted, *(metric for gate in parsed for metric in gate.metrics)])),
+        backfill=_orders(backfill, wanted=report is not None and not (query or gallery)),
+        backfill_steps=backfill_steps,
         allow_unrelated=allow_unrelated,
         bootstrap=bootstrap,
         seed=seed,
@@ -141,6 +152,13 @@ def eval_(
         if report is not None:
             out.print(f"report: {report}")
     return ExitCode.DONE if all(gate.passed for gate in judged) else ExitCode.GATE_NOT_PASSED
+
+
+def _orders(given: tuple[str, ...], *, wanted: bool) -> tuple[str, ...]:
+    """The orders of the curves: those given, else a random one where a report would show it."""
+    if given:
+        return tuple(order for order in given if order != "none")
+    return ("random",) if wanted else ()
 
 
 def _runs(request: EvalRequest, new: tuple[str, ...], reference: tuple[str, ...]) -> list[EvalRequest]:
