@@ -25,7 +25,7 @@ GREATER, EQUAL, BEFORE = 0, 1, 2
 # Most scores lie below every positive. They take turns among this many last cells, because increments of one cell wait for
 # each other; a power of two.
 _BELOW = 16
-# Rounding a float64 near ±1 to float32 moves it by at most 2^-24.
+# Rounding a float64 to float32 moves it by at most 2^-24 of its size; no score is larger than the product of the norms.
 _CELL_SLACK = 2.0**-23
 
 
@@ -92,30 +92,33 @@ def order_positives(offsets: NDArray[np.int64], rows: NDArray[np.int32], keys: N
 def place_cells(
     offsets: NDArray[np.int64],
     keys: NDArray[np.float64],
-    bound: float,
+    limits: NDArray[np.float64],
+    bounds: NDArray[np.float64],
     top: NDArray[np.float32],
     scale: NDArray[np.float32],
     cells: NDArray[np.int32],
 ) -> None:
     """Spread each query's K cells over the range of its positives, and mark those that lie near a positive.
 
-    Fills top [Q], scale [Q] and cells [Q, K]. A cell that some positive is near holds −1 − i, where i is the first such
-    positive of the query; the others start to count at 0. Counting is right for any placement, because a score compares
+    No score of a query exceeds its limit [Q] in size, no GEMM score lies further from the canonical one than its bound
+    [Q]. Fills top [Q], scale [Q] and cells [Q, K]. A cell that some positive is near holds −1 − i, where i is the first
+    such positive of the query; the others start to count at 0. Counting is right for any placement, because a score compares
     with a positive by its cell only when no positive is near that cell; the placement decides how many scores need a
     closer look.
     """
     n_cells = cells.shape[1]
     below = n_cells - _BELOW
     last = np.float32(below)
-    reach = bound + _CELL_SLACK
     for q in range(offsets.size - 1):
         cells[q, :] = 0
         if offsets[q] == offsets[q + 1]:
             continue
+        reach = bounds[q] + _CELL_SLACK * limits[q]
         highest = -keys[offsets[q]] + 2 * reach
         lowest = -keys[offsets[q + 1] - 1] - 2 * reach
-        # The first cell and those below stay free of positives. A cell is much wider than float32 is coarse.
-        width = max((highest - lowest) / (below - 2), 2.0**-20)
+        # The first cell and those below stay free of positives. A cell is much wider than float32 is coarse, and its
+        # inverse is finite in float32.
+        width = max((highest - lowest) / (below - 2), 2.0**-20 * limits[q], 2.0**-100)
         top[q] = np.float32(highest + width)
         scale[q] = np.float32(1.0 / width)
         for p in range(offsets[q], offsets[q + 1]):
@@ -202,7 +205,7 @@ def count_tile(
     query: NDArray[np.float32],
     block: NDArray[np.float32],
     first_row: int,
-    bound: float,
+    bounds: NDArray[np.float64],
     offsets: NDArray[np.int64],
     rows: NDArray[np.int32],
     keys: NDArray[np.float64],
@@ -217,7 +220,7 @@ def count_tile(
 
     tile [.., b] holds float32 GEMM scores, row 0 is `first_query`; entries of positives and excluded rows are
     overwritten. cells [Q, K] count scores; the running sums of steps [3, P] over a query's positives are the counts
-    (`finish`). Returns the largest |GEMM − canonical| seen on a positive, which must not exceed the bound.
+    (`finish`). Returns the largest |GEMM − canonical| / bound seen on a positive, which must not exceed 1.
     """
     n = block.shape[0]
     below = cells.shape[1] - _BELOW
@@ -232,7 +235,7 @@ def count_tile(
         if first == last:
             continue
         line = tile[t]
-        worst = max(worst, _mask(line, first_row, rows[first:last], keys[first:last]))
+        worst = max(worst, _mask(line, first_row, rows[first:last], keys[first:last]) / bounds[q])
         _mask(line, first_row, excluded_rows[excluded_offsets[q] : excluded_offsets[q + 1]], keys[:0])
 
         # Two loops: the first is pure arithmetic and vectorises, the second is bound by memory.
@@ -251,7 +254,7 @@ def count_tile(
                 near[n_near] = j
                 from_positive[n_near] = first - 1 - value
                 n_near += 1
-        _resolve(line, query, q, block, first_row, near, n_near, from_positive, last, bound, rows, keys, steps)
+        _resolve(line, query, q, block, first_row, near, n_near, from_positive, last, bounds[q], rows, keys, steps)
     return worst
 
 

@@ -19,7 +19,7 @@ from featstore.evaluate._compile import compiled
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["dot", "normalise_rows", "pair_scores", "score_listed"]
+__all__ = ["dot", "normalise_rows", "pair_scores", "score_listed", "squared_norms"]
 
 
 def _typed_eight_sums(
@@ -108,6 +108,15 @@ def normalise_rows(raw: NDArray[np.floating], unit: NDArray[np.float32], bad: ND
         for i in range(width):
             unit[row, i] = np.float32(np.float64(raw[row, i]) / norm)
     return n_bad
+
+
+@compiled
+def squared_norms(rows: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Squared norms [n] of rows [n, D]; not finite where a component is not."""
+    squares = np.empty(rows.shape[0])
+    for row in range(rows.shape[0]):
+        squares[row] = dot(rows, row, rows, row)
+    return squares
 
 
 @compiled

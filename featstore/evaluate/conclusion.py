@@ -191,7 +191,7 @@ def _cell(runs: Sequence[Measured], role: str, resampled: Resampled) -> Cell:
     if found.tied.any():
         ties = Ties(
             queries=int(found.tied.sum()),
-            bracket={metric: found.bracket(metric) for metric in run.metrics},
+            bracket={metric: span for metric in run.metrics if (span := found.bracket(metric)) is not None},
             expected_map=float(found.expected_map[found.valid].mean()),
         )
     return Cell(

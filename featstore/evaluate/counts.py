@@ -10,6 +10,8 @@ import numpy as np
 from featstore.errors import AlignmentError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from numpy.typing import NDArray
 
 __all__ = ["RankCounts", "TieOrder"]
@@ -63,6 +65,27 @@ class RankCounts:
         if ties == "best":
             return ranks
         return ranks + (self.before if ties == "row" else self.equal).astype(np.int64)
+
+    def pieces(self, most: int) -> Iterator[tuple[int, RankCounts]]:
+        """The queries in order, as (first query, counts) with about `most` positives each."""
+        start = 0
+        while start < len(self.offsets) - 1:
+            stop = int(np.searchsorted(self.offsets, self.offsets[start] + most, side="right")) - 1
+            stop = min(max(stop, start + 1), len(self.offsets) - 1)
+            part = slice(int(self.offsets[start]), int(self.offsets[stop]))
+            offsets = self.offsets[start : stop + 1] - self.offsets[start]
+            yield (
+                start,
+                RankCounts(
+                    offsets,
+                    self.rows[part],
+                    self.scores[part],
+                    self.greater[part],
+                    self.equal[part],
+                    self.before[part],
+                ),
+            )
+            start = stop
 
     def merge(self, other: RankCounts) -> RankCounts:
         """The counts over two disjoint parts of one gallery, for the same queries and positives.

@@ -1,7 +1,8 @@
 """Retrieval metrics, computed from rank counts, and their registry.
 
-A metric's name carries its convention. Names with a cut-off are written with the number: `recall@10`.
-R is the number of positives of a query in the whole gallery after exclusions; h_i the hits among the first i.
+A metric's name carries its convention, because public code means different numbers by one name. Names with a cut-off are
+written with the number: `recall@10`, `map@100:R`. R is the number of positives of a query in the whole gallery after
+exclusions, h_i the hits among the first i ranks, rel_i 1 where rank i is a hit.
 """
 
 from __future__ import annotations
@@ -57,34 +58,86 @@ class MetricInfo:
         description: One line.
         convention: The formula, where the literature has several under one name.
         compute: Values [Q] in [0, 1] from a ranking and the cut-off (0 for metrics without one).
+        monotone: Whether a hit that moves up never lowers the value. Only then do the worst and the best order of
+            ties bracket it.
     """
 
     name: str
     description: str
     convention: str
     compute: Callable[[Ranking, int], NDArray[np.float64]]
+    monotone: bool = True
 
 
 def _average_precision(ranking: Ranking, _k: int) -> NDArray[np.float64]:
     return ranking.sum(ranking.hits / ranking.ranks) / ranking.n_positives
 
 
+def _trapezoidal_ap(ranking: Ranking, _k: int) -> NDArray[np.float64]:
+    # With hits counted from 0 at 0-based position p, the precision just before the hit is hits/p, or 1 at the top.
+    before = ranking.hits - 1
+    precision = np.divide(before, ranking.ranks - 1, out=np.ones(len(before)), where=ranking.ranks > 1)
+    return ranking.sum((precision + ranking.hits / ranking.ranks) / 2) / ranking.n_positives
+
+
+def _precision_sum(ranking: Ranking, k: int | NDArray[np.int64]) -> NDArray[np.float64]:
+    return ranking.sum(np.where(ranking.ranks <= k, ranking.hits / ranking.ranks, 0.0))
+
+
+def _hits_within(ranking: Ranking, k: int | NDArray[np.int64]) -> NDArray[np.float64]:
+    return ranking.sum(ranking.ranks <= k)
+
+
+def _ap_at_k(ranking: Ranking, k: int) -> NDArray[np.float64]:
+    return _precision_sum(ranking, k) / np.minimum(ranking.n_positives, k)
+
+
+def _ap_at_k_of_all(ranking: Ranking, k: int) -> NDArray[np.float64]:
+    return _precision_sum(ranking, k) / ranking.n_positives
+
+
+def _ap_at_k_of_hits(ranking: Ranking, k: int) -> NDArray[np.float64]:
+    return _precision_sum(ranking, k) / np.maximum(_hits_within(ranking, k), 1)
+
+
 def _map_at_r(ranking: Ranking, _k: int) -> NDArray[np.float64]:
-    within = ranking.ranks <= ranking.n_positives[ranking.query]
-    return ranking.sum(np.where(within, ranking.hits / ranking.ranks, 0.0)) / ranking.n_positives
+    return _precision_sum(ranking, ranking.n_positives[ranking.query]) / ranking.n_positives
 
 
 def _r_precision(ranking: Ranking, _k: int) -> NDArray[np.float64]:
-    return ranking.sum(ranking.ranks <= ranking.n_positives[ranking.query]) / ranking.n_positives
+    return _hits_within(ranking, ranking.n_positives[ranking.query]) / ranking.n_positives
 
 
 def _recall_at_k(ranking: Ranking, k: int) -> NDArray[np.float64]:
     return (ranking.first() <= k).astype(np.float64)
 
 
+def _share_found(ranking: Ranking, k: int) -> NDArray[np.float64]:
+    return _hits_within(ranking, k) / ranking.n_positives
+
+
+def _precision_at_k(ranking: Ranking, k: int) -> NDArray[np.float64]:
+    return _hits_within(ranking, k) / k
+
+
+def _precision_lowered(ranking: Ranking, k: int) -> NDArray[np.float64]:
+    last = ranking.ranks[np.cumsum(ranking.n_positives) - 1]
+    lowered = np.minimum(last, k)
+    return _hits_within(ranking, lowered[ranking.query]) / lowered
+
+
 def _reciprocal_rank(ranking: Ranking, _k: int) -> NDArray[np.float64]:
     return 1.0 / ranking.first()
 
+
+def _ndcg(ranking: Ranking, k: int) -> NDArray[np.float64]:
+    gained = ranking.sum(np.where(ranking.ranks <= k, 1.0 / np.log2(ranking.ranks + 1.0), 0.0))
+    deepest = int(min(ranking.n_positives.max(initial=0), k))
+    ideal = np.concatenate([[0.0], np.cumsum(1.0 / np.log2(np.arange(2, deepest + 2)))])
+    return np.asarray(gained / ideal[np.minimum(ranking.n_positives, k)])
+
+
+_AP_SUM = "Σ_{i≤k} rel_i·h_i/i divided by "
 
 METRICS: dict[str, MetricInfo] = {
     info.name: info
@@ -96,20 +149,65 @@ METRICS: dict[str, MetricInfo] = {
             _average_precision,
         ),
         MetricInfo(
+            "map:trapezoid",
+            "mean average precision of revisited Oxford and Paris",
+            "(1/R) Σ over hits of the mean of the precisions just before and at the hit (Radenović et al. 2018)",
+            _trapezoidal_ap,
+        ),
+        MetricInfo(
+            "map@k",
+            "mean average precision within the first k ranks",
+            _AP_SUM + "min(R, k) (Google Landmarks, Kaggle); the same as map@k:minRk",
+            _ap_at_k,
+        ),
+        MetricInfo("map@k:minRk", "map@k with its convention spelled out", _AP_SUM + "min(R, k)", _ap_at_k),
+        MetricInfo(
+            "map@k:R",
+            "map@k that counts what was not retrieved as missed",
+            _AP_SUM + "R (trec_eval map_cut, ranx, pytorch-metric-learning)",
+            _ap_at_k_of_all,
+        ),
+        MetricInfo(
+            "map@k:hits",
+            "map@k over what was retrieved",
+            _AP_SUM + "h_k, 0 without a hit (torchmetrics, open-metric-learning)",
+            _ap_at_k_of_hits,
+            monotone=False,
+        ),
+        MetricInfo(
             "map@r",
             "mean average precision within the first R ranks",
             "(1/R) Σ_{i≤R} rel_i·h_i/i (Musgrave et al. 2020)",
             _map_at_r,
         ),
+        MetricInfo("r-precision", "share of right answers among the first R", "h_R/R", _r_precision),
         MetricInfo(
             "recall@k",
             "share of queries with a right answer among the first k",
             "any hit counts (CMC; metric-learning usage), not h_k/R",
             _recall_at_k,
         ),
-        MetricInfo("r-precision", "share of right answers among the first R", "h_R/R", _r_precision),
+        MetricInfo(
+            "ir-recall@k", "share of the right answers that are among the first k", "h_k/R (TREC usage)", _share_found
+        ),
+        MetricInfo(
+            "precision@k", "share of right answers among the first k", "h_k/k, also where R < k", _precision_at_k
+        ),
+        MetricInfo(
+            "precision@k:revisited",
+            "mP@k of revisited Oxford and Paris",
+            "h_m/m with m = min(k, rank of the last positive), so it can exceed precision@k",
+            _precision_lowered,
+            monotone=False,
+        ),
         MetricInfo(
             "mrr", "mean reciprocal rank of the first right answer", "1/rank, over the whole ranking", _reciprocal_rank
+        ),
+        MetricInfo(
+            "ndcg@k",
+            "normalised discounted cumulative gain within the first k ranks",
+            "gain 1 for a right answer (2^rel − 1 is the same), discount 1/log2(i + 1), ideal cut at k",
+            _ndcg,
         ),
     )
 }
@@ -123,14 +221,16 @@ def metric_info(name: str) -> tuple[MetricInfo, int]:
         UnknownNameError: No metric has that name.
         UsageError: The cut-off is not a positive number.
     """
-    if name in METRICS and not name.endswith("@k"):
+    if name in METRICS and "@k" not in name:
         return METRICS[name], 0
-    family, at, cut = name.partition("@")
-    if at and f"{family}@k" in METRICS:
+    family, at, rest = name.partition("@")
+    cut, colon, convention = rest.partition(":")
+    if at and f"{family}@k{colon}{convention}" in METRICS:
         if re.fullmatch(r"[1-9]\d{0,8}", cut):
-            return METRICS[f"{family}@k"], int(cut)
+            return METRICS[f"{family}@k{colon}{convention}"], int(cut)
         raise UsageError(
-            f"the metric '{name}' needs a positive whole number after '@'", hint=f"for example {family}@10"
+            f"the metric '{name}' needs a positive whole number after '@'",
+            hint=f"for example {family}@10{colon}{convention}",
         )
     raise UnknownNameError("metric", name, METRICS)
 
@@ -141,7 +241,7 @@ def metric_values(counts: RankCounts, names: tuple[str, ...], ties: TieOrder = "
     Args:
         counts: The counts of a block of queries.
         names: Metric names.
-        ties: The order of tied non-positives; `worst` and `best` give the bracket in which every order's value lies.
+        ties: The order of tied non-positives; `worst` and `best` bracket the value of a monotone metric under any order.
 
     Returns:
         float64 [Q] in [0, 1] by name; NaN for queries without positives.

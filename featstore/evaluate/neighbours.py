@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from featstore.errors import AlignmentError, UsageError
-from featstore.evaluate.ranks import DEFAULT_BLOCKING, Blocking
-from featstore.evaluate.scores import canonical_scores, score_error_bound
-from featstore.evaluate.vectors import ArrayVectors, UnitRows
+from featstore.evaluate.blocking import DEFAULT_BLOCKING, Blocking
+from featstore.evaluate.scores import UNIT_NORM, canonical_scores, score_error_bound
+from featstore.evaluate.vectors import ArrayVectors, PreparedRows
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -55,15 +55,15 @@ def top_k(
     """
     if k < 1:
         raise UsageError(f"the {k} nearest rows were asked for", hint="ask for at least 1")
-    queries = UnitRows(ArrayVectors(query, "queries") if isinstance(query, np.ndarray) else query, 0)
-    others = UnitRows(ArrayVectors(gallery, "gallery") if isinstance(gallery, np.ndarray) else gallery, 0)
+    queries = PreparedRows(ArrayVectors(query, "queries") if isinstance(query, np.ndarray) else query, 0)
+    others = PreparedRows(ArrayVectors(gallery, "gallery") if isinstance(gallery, np.ndarray) else gallery, 0)
     if queries.width != others.width:
         raise AlignmentError(f"queries have width {queries.width}, gallery rows {others.width}")
     own = np.full(queries.rows, -1) if self_rows is None else np.asarray(self_rows)
     rows = np.full((queries.rows, k), -1, np.int64)
     scores = np.full((queries.rows, k), np.nan)
     # A row whose GEMM score lies further than two bounds below the k-th best one cannot be among the k best.
-    reach = 2 * score_error_bound(queries.width)
+    reach = 2 * score_error_bound(queries.width, UNIT_NORM**2)
     for start, part in queries.blocks(blocking.tile_queries):
         best_query = best_rows = np.zeros(0, np.int64)
         best_scores = np.zeros(0)

@@ -16,16 +16,16 @@ from __future__ import annotations
 
 import os
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from featstore.errors import AlignmentError, FeatstoreError
+from featstore.evaluate.blocking import DEFAULT_BLOCKING, Blocking
 from featstore.evaluate.counts import RankCounts
 from featstore.evaluate.scores import score_error_bound
-from featstore.evaluate.vectors import UnitRows
+from featstore.evaluate.vectors import PreparedRows
 from featstore.progress import SILENT, Progress
 
 if TYPE_CHECKING:
@@ -34,41 +34,22 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from featstore.evaluate.relevance import Listed, Relevance
+    from featstore.evaluate.scores import ScoreKind
     from featstore.evaluate.vectors import Vectors
 
-__all__ = ["DEFAULT_BLOCKING", "Blocking", "RankCounter", "ranked_blocks"]
+__all__ = ["RankCounter", "Ranker", "ranked_blocks"]
 
 _MOST_GALLERY_ROWS = 2**31 - 1
-
-
-@dataclass(frozen=True, slots=True)
-class Blocking:
-    """How the work is cut. No result depends on it.
-
-    Attributes:
-        gallery_rows: Gallery rows of a block; the scores of one query (32 KiB) should stay in a close cache.
-        tile_queries: Queries of one GEMM.
-        state_bytes: Memory for the counters of a block of queries; the gallery is read twice per block.
-        keep_bytes: A gallery that takes no more than this as float32 is normalised once and kept.
-    """
-
-    gallery_rows: int = 8192
-    tile_queries: int = 256
-    state_bytes: int = 512 * 2**20
-    keep_bytes: int = 512 * 2**20
-
-
-DEFAULT_BLOCKING = Blocking()
 
 
 class RankCounter:
     """Counts for one block of queries.
 
-    Call `score` with every gallery block that holds positives, then `count` with every block, then `result`. To divide
-    a gallery over workers, each scores all positives, counts its own part, and the results merge.
+    Call `score` with every gallery block, then `count` with every block, then `result`. To divide a gallery over
+    workers, each scores all positives, counts its own part, and the results merge.
 
     Args:
-        query: Unit rows [Q, D] float32, C order.
+        query: Prepared rows [Q, D] float32, C order (see `scores.py`).
         positives: Gallery rows that answer each query.
         excluded: Gallery rows that do not take part; disjoint from the positives.
         tile_queries: Queries of one GEMM.
@@ -90,16 +71,18 @@ class RankCounter:
         self._excluded = excluded
         self._tile_queries = tile_queries
         self._pool = pool
-        self._bound = score_error_bound(query.shape[1])
+        self._gallery_norm = 0.0
+        self._bounds = np.zeros(0)
         self._keys = np.full(len(self._rows), np.nan)
         self._steps = np.zeros((3, len(self._rows)), np.int32)
         self._cells: tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.int32]] | None = None
         self._tile = np.empty(0, np.float32)
 
     def score(self, first_row: int, block: NDArray[np.float32]) -> None:
-        """Score the positives that lie in a gallery block of unit rows [b, D] beginning at `first_row`."""
+        """Score the positives that lie in a gallery block of prepared rows [b, D] beginning at `first_row`."""
         from featstore.evaluate import _score_kernels as kernels
 
+        self._gallery_norm = max(self._gallery_norm, float(np.sqrt(kernels.squared_norms(block).max(initial=0.0))))
         self._divide(
             len(self._query),
             lambda begin, end: kernels.score_listed(
@@ -108,7 +91,7 @@ class RankCounter:
         )
 
     def count(self, first_row: int, block: NDArray[np.float32]) -> None:
-        """Count the scores of a gallery block of unit rows [b, D] beginning at `first_row`; each block once."""
+        """Count the scores of a gallery block of prepared rows [b, D] beginning at `first_row`; each block once."""
         from featstore.evaluate import _rank_kernels as kernels
 
         top, scale, cells = self._cells or self._place()
@@ -124,16 +107,16 @@ class RankCounter:
             def count_part(begin: int, end: int, tile: NDArray[np.float32] = tile, start: int = start) -> None:
                 worst.append(
                     kernels.count_tile(
-                        tile, start, begin, end, self._query, block, first_row, self._bound,
+                        tile, start, begin, end, self._query, block, first_row, self._bounds,
                         self._offsets, self._rows, self._keys, *self._excluded, top, scale, cells, self._steps,
                     )
                 )  # fmt: skip
 
             self._divide(len(part), count_part)
-        if max(worst) > self._bound:
+        if max(worst) > 1:
             raise FeatstoreError(
-                f"this machine's float32 matrix product is off by {max(worst):.1e} where {self._bound:.1e} is the most "
-                "that float32 arithmetic allows, so ranks would not be exact",
+                f"this machine's float32 matrix product is off by {max(worst):.1f} times the most that float32 arithmetic "
+                "allows, so ranks would not be exact",
                 hint="see which BLAS numpy uses (python -c 'import numpy; numpy.show_config()'); "
                 "its reduced-precision modes must be off",
             )
@@ -149,6 +132,7 @@ class RankCounter:
 
     def _place(self) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.int32]]:
         from featstore.evaluate import _rank_kernels as kernels
+        from featstore.evaluate._score_kernels import squared_norms
 
         if np.isnan(self._keys).any():
             raise AlignmentError(f"{int(np.isnan(self._keys).sum())} positives lie outside the gallery that was scored")
@@ -156,7 +140,9 @@ class RankCounter:
         n_queries = len(self._query)
         top, scale = np.zeros(n_queries, np.float32), np.zeros(n_queries, np.float32)
         cells = np.empty((n_queries, cell_count(int(np.diff(self._offsets).max(initial=0)))), np.int32)
-        kernels.place_cells(self._offsets, self._keys, self._bound, top, scale, cells)
+        limits = np.sqrt(squared_norms(self._query)) * self._gallery_norm
+        self._bounds = score_error_bound(self._query.shape[1], limits)
+        kernels.place_cells(self._offsets, self._keys, limits, self._bounds, top, scale, cells)
         self._cells = top, scale, cells
         return self._cells
 
@@ -170,11 +156,79 @@ class RankCounter:
             done.result()
 
 
+class Ranker:
+    """Ranks blocks of queries against one gallery, or counts over a part of it.
+
+    Args:
+        query: [Q, D].
+        gallery: [G, D].
+        relevance: Which gallery rows answer which query.
+        kind: What ranks.
+        blocking: How to cut the work.
+
+    Raises:
+        AlignmentError: The widths differ, or `relevance` speaks of other numbers of rows.
+        NonFiniteError: A row cannot be scored.
+    """
+
+    def __init__(
+        self,
+        query: Vectors,
+        gallery: Vectors,
+        relevance: Relevance,
+        *,
+        kind: ScoreKind = "cosine",
+        blocking: Blocking = DEFAULT_BLOCKING,
+    ) -> None:
+        if query.width != gallery.width:
+            raise AlignmentError(f"queries have width {query.width}, gallery rows {gallery.width}")
+        if (query.rows, gallery.rows) != (relevance.n_queries, relevance.n_gallery):
+            raise AlignmentError(
+                f"labels for {relevance.n_queries} queries and {relevance.n_gallery} gallery rows, "
+                f"features for {query.rows} and {gallery.rows}"
+            )
+        if gallery.rows > _MOST_GALLERY_ROWS:
+            raise AlignmentError(f"a gallery of {gallery.rows} rows; at most 2^31 - 1 can be ranked at once")
+        self._query = PreparedRows(query, 0, kind=kind, side="query")
+        self._gallery = PreparedRows(gallery, blocking.keep_bytes, kind=kind)
+        self._relevance = relevance
+        self._blocking = blocking
+
+    def query_blocks(self) -> list[tuple[int, int]]:
+        """Blocks of queries whose counters fit into memory."""
+        return list(_query_blocks(self._relevance.n_positives(), self._query.width, self._blocking.state_bytes))
+
+    def count(
+        self,
+        queries: tuple[int, int],
+        part: tuple[int, int],
+        *,
+        pool: ThreadPoolExecutor | None = None,
+        counted: Callable[[int], None] = lambda _rows: None,
+    ) -> RankCounts:
+        """Count the gallery rows of `part` around the positives of a block of queries; told of rows as they are done."""
+        relevance, rows = self._relevance, self._blocking.gallery_rows
+        counter = RankCounter(
+            self._query.block(*queries),
+            relevance.positives(*queries),
+            relevance.excluded(*queries),
+            tile_queries=self._blocking.tile_queries,
+            pool=pool,
+        )
+        for first_row, block in self._gallery.blocks(rows):
+            counter.score(first_row, block)
+        for first_row, block in self._gallery.blocks(rows, *part):
+            counter.count(first_row, block)
+            counted(len(block))
+        return counter.result()
+
+
 def ranked_blocks(
     query: Vectors,
     gallery: Vectors,
     relevance: Relevance,
     *,
+    kind: ScoreKind = "cosine",
     blocking: Blocking = DEFAULT_BLOCKING,
     progress: Progress = SILENT,
     task: str = "counting ranks",
@@ -185,8 +239,9 @@ def ranked_blocks(
         query: [Q, D].
         gallery: [G, D].
         relevance: Which gallery rows answer which query.
-        blocking: How to cut the work.
-        progress: Told of every gallery block.
+        kind: What ranks.
+        blocking: How to cut the work; with several workers, each counts a part of the gallery.
+        progress: Told of gallery rows.
         task: What the progress is called.
 
     Yields:
@@ -194,38 +249,23 @@ def ranked_blocks(
 
     Raises:
         AlignmentError: The widths differ, or `relevance` speaks of other numbers of rows.
-        NonFiniteError: A row has no direction.
+        NonFiniteError: A row cannot be scored.
     """
-    if query.width != gallery.width:
-        raise AlignmentError(f"queries have width {query.width}, gallery rows {gallery.width}")
-    if (query.rows, gallery.rows) != (relevance.n_queries, relevance.n_gallery):
-        raise AlignmentError(
-            f"labels for {relevance.n_queries} queries and {relevance.n_gallery} gallery rows, "
-            f"features for {query.rows} and {gallery.rows}"
+    if blocking.workers > 1 and gallery.rows > blocking.workers:
+        from featstore.evaluate.workers import counted_in_processes
+
+        yield from counted_in_processes(
+            query, gallery, relevance, kind=kind, blocking=blocking, progress=progress, task=task
         )
-    if gallery.rows > _MOST_GALLERY_ROWS:
-        raise AlignmentError(f"a gallery of {gallery.rows} rows; at most 2^31 - 1 can be ranked at once")
-    unit_query = UnitRows(query, 0)
-    unit_gallery = UnitRows(gallery, blocking.keep_bytes)
-    blocks = list(_query_blocks(relevance.n_positives(), query.width, blocking.state_bytes))
+        return
+    ranker = Ranker(query, gallery, relevance, kind=kind, blocking=blocking)
+    blocks = ranker.query_blocks()
     progress.start(task, len(blocks) * gallery.rows, "rows")
     threads = thread_count()
     pool = ThreadPoolExecutor(threads) if threads > 1 else None
     try:
         for start, stop in blocks:
-            counter = RankCounter(
-                unit_query.block(start, stop),
-                relevance.positives(start, stop),
-                relevance.excluded(start, stop),
-                tile_queries=blocking.tile_queries,
-                pool=pool,
-            )
-            for first_row, block in unit_gallery.blocks(blocking.gallery_rows):
-                counter.score(first_row, block)
-            for first_row, block in unit_gallery.blocks(blocking.gallery_rows):
-                counter.count(first_row, block)
-                progress.advance(len(block))
-            yield start, counter.result()
+            yield start, ranker.count((start, stop), (0, gallery.rows), pool=pool, counted=progress.advance)
     finally:
         if pool is not None:
             pool.shutdown(cancel_futures=True)

@@ -43,7 +43,8 @@ class Ties(_Record):
 
     Attributes:
         queries: Queries in which a right answer ties with a wrong one.
-        bracket: The least and the greatest value that an order of ties can give, by metric.
+        bracket: The least and the greatest value that an order of ties can give, by metric; without the metrics that a
+            hit at a better rank can lower.
         expected_map: Mean average precision expected under a random order.
     """
 

@@ -1,14 +1,21 @@
 """The score that ranks: what it is exactly, and how far a float32 matrix product may lie from it.
 
 A float32 GEMM changes the last bits of a score with the shape of the block it is computed in, so ranks taken from it
-would depend on the block size. Here the *canonical* score of two rows is the float64 dot product of the rows' float32
-unit vectors, added in one fixed order. It depends on nothing but the two rows. A GEMM serves as a filter: whatever lies
-further than `score_error_bound` from a value compares with it as the canonical score does.
+would depend on the block size. Here the *canonical* score of two rows is the float64 dot product of two float32 rows,
+added in one fixed order. It depends on nothing but the two rows. A GEMM serves as a filter: whatever lies further than
+`score_error_bound` from a value compares with it as the canonical score does.
+
+Which rows those are depends on the kind of score:
+
+- `cosine`: the rows L2-normalised; a row without direction is an error.
+- `inner`: the rows as they are, rounded to float32.
+- `euclidean`: [2q, 1, 1, 1] and [g, −a, −b, −c], where a + b + c is the float64 ‖g‖² in three float32 parts, so the
+  score is 2q·g − ‖g‖² = ‖q‖² − ‖q − g‖²: for one query the order of its distances.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, TypeVar
 
 import numpy as np
 
@@ -19,23 +26,103 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-__all__ = ["canonical_scores", "normalise", "score_error_bound"]
+__all__ = ["SCORES", "UNIT_NORM", "ScoreKind", "Side", "canonical_scores", "normalise", "prepare", "score_error_bound"]
+
+ScoreKind = Literal["cosine", "inner", "euclidean"]
+Side = Literal["query", "gallery"]
+
+SCORES: dict[str, str] = {
+    "cosine": "float64 dot product of float32 unit rows",
+    "inner": "float64 dot product of float32 rows as they are stored",
+    "euclidean": "least Euclidean distance of float32 rows as they are stored: 2q·g − ‖g‖², float64",
+}
+"""Every kind of score and what ranks by it."""
 
 _FLOAT32_ROUNDOFF = 2.0**-24
 _FLOAT32_TINY = 2.0**-126
+_LARGEST_NORM = 1e18
+UNIT_NORM = 1.0 + 2 * _FLOAT32_ROUNDOFF
+"""No norm of a row that was normalised and rounded to float32 is larger."""
 
 
-def score_error_bound(width: int) -> float:
-    """An upper bound of |float32 GEMM score − canonical score| for unit rows of `width` components.
+Limit = TypeVar("Limit", float, "NDArray[np.float64]")
+
+
+def score_error_bound(width: int, limit: Limit) -> Limit:
+    """An upper bound of |float32 GEMM score − canonical score| for rows of `width` components.
 
     A sum of D products computed in any order, with or without fused multiply-adds, is off by at most γ_D·Σ|x_i·y_i|
-    with γ_D = D·u / (1 − D·u) (Higham, Accuracy and Stability of Numerical Algorithms, 2nd ed., eq. 3.5), and
-    Σ|x_i·y_i| is at most the product of the norms, each at most 1 + u after rounding to float32. Underflow, flushed to
-    zero or not, adds at most a few tiny numbers per component; the float64 sum's own error is the last term.
+    with γ_D = D·u / (1 − D·u) (Higham, Accuracy and Stability of Numerical Algorithms, 2nd ed., eq. 3.5). Underflow,
+    flushed to zero or not, adds at most a few tiny numbers per component; the float64 sum's own error is the last term.
+
+    Args:
+        width: Components of a row (D).
+        limit: The product of the rows' norms, which Σ|x_i·y_i| cannot exceed; one, or one for each query.
     """
     u = _FLOAT32_ROUNDOFF
     gamma = width * u / (1 - width * u)
-    return gamma * (1 + 4 * u) + width * (4 * _FLOAT32_TINY + 2.0**-52)
+    return gamma * limit + width * (4 * _FLOAT32_TINY + 2.0**-52 * limit)
+
+
+def prepare(
+    block: NDArray[np.floating],
+    kind: ScoreKind,
+    side: Side,
+    *,
+    what: str,
+    first_row: int = 0,
+    names: Callable[[Sequence[int]], list[str]] | None = None,
+) -> tuple[NDArray[np.float32], float]:
+    """The float32 rows whose float64 dot products are the canonical scores, and the largest of their norms.
+
+    Args:
+        block: [n, D] float16, float32 or float64, as stored.
+        kind: Which score.
+        side: Whether the rows are queries or gallery rows; they differ for `euclidean`.
+        what: What the rows are, for messages.
+        first_row: The number of the first row, for messages.
+        names: What to call rows in messages (their ids) instead of their numbers.
+
+    Returns:
+        [n, D] float32 ([n, D + 3] for `euclidean`), C order, a fresh array; and the norm, 0 for no rows.
+
+    Raises:
+        NonFiniteError: A row has NaN or infinity, or no direction when the score is a cosine.
+    """
+    from featstore.evaluate import _score_kernels as kernels
+
+    if kind == "cosine":
+        return normalise(block, what=what, first_row=first_row, names=names), UNIT_NORM
+    with np.errstate(over="ignore"):
+        rows = np.array(block, np.float32, order="C")
+    squares = kernels.squared_norms(rows)
+    # Products of norms stay far below what float32 can hold.
+    bad = ~(squares < _LARGEST_NORM**2)
+    if bad.any():
+        found = [first_row + int(row) for row in np.flatnonzero(bad)]
+        raise NonFiniteError(
+            f"{what}: {len(found)} of {len(block)} rows have NaN, infinity or a norm of {_LARGEST_NORM:.0e} or more: "
+            + sample_of(names(found[:6]) if names else found),
+            hint="extract or import these again, or leave them out with --where",
+        )
+    if kind == "euclidean":
+        rows = _for_distance(rows, squares, side)
+        squares = kernels.squared_norms(rows)
+    return rows, float(np.sqrt(squares.max(initial=0.0)))
+
+
+def _for_distance(rows: NDArray[np.float32], squares: NDArray[np.float64], side: Side) -> NDArray[np.float32]:
+    wide = np.empty((len(rows), rows.shape[1] + 3), np.float32)
+    if side == "query":
+        np.multiply(rows, np.float32(2), out=wide[:, :-3])
+        wide[:, -3:] = 1
+        return wide
+    wide[:, :-3] = rows
+    rest = squares.copy()
+    for column in (-3, -2, -1):
+        wide[:, column] = -rest
+        rest += wide[:, column]
+    return wide
 
 
 def normalise(

@@ -1,4 +1,4 @@
-"""Rows to be compared, wherever they are: read in blocks, normalised on the way."""
+"""Rows to be compared, wherever they are: read in blocks, normalised on the way if the score is a cosine."""
 
 from __future__ import annotations
 
@@ -6,17 +6,18 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from featstore.errors import BadInputError
-from featstore.evaluate.scores import normalise
+from featstore.errors import AlignmentError, BadInputError
+from featstore.evaluate.scores import prepare
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from numpy.typing import NDArray
 
+    from featstore.evaluate.scores import ScoreKind, Side
     from featstore.store import FeatureSet
 
-__all__ = ["ArrayVectors", "SetVectors", "UnitRows", "Vectors"]
+__all__ = ["ArrayVectors", "Concatenated", "PreparedRows", "Resized", "SetVectors", "Vectors"]
 
 
 class Vectors(Protocol):
@@ -113,24 +114,98 @@ class SetVectors:
         return self._features.dataset.ids.take(self._rows[list(rows)])
 
 
-class UnitRows:
-    """Rows L2-normalised to float32 as they are read; kept in memory when all of them fit into `keep` bytes."""
+class Resized:
+    """Rows cut to their first `width` components, or filled up with zeros."""
 
-    def __init__(self, vectors: Vectors, keep: int) -> None:
+    def __init__(self, vectors: Vectors, width: int) -> None:
         self._vectors = vectors
+        self.width = width
+
+    @property
+    def rows(self) -> int:
+        """How many rows there are."""
+        return self._vectors.rows
+
+    def __str__(self) -> str:
+        return str(self._vectors)
+
+    def read(self, start: int, stop: int) -> NDArray[np.floating]:
+        """Rows [start, stop) at the new width."""
+        rows = self._vectors.read(start, stop)[:, : self.width]
+        return np.pad(rows, ((0, 0), (0, self.width - rows.shape[1])))
+
+    def names(self, rows: Sequence[int]) -> list[str]:
+        """What the rows are called."""
+        return self._vectors.names(rows)
+
+
+class Concatenated:
+    """The rows of several matrices of one width, one after another."""
+
+    def __init__(self, parts: Sequence[Vectors]) -> None:
+        self._parts = list(parts)
+        self._starts = np.cumsum([0, *(part.rows for part in parts)]).tolist()
+        self.width = self._parts[0].width
+        for part in self._parts:
+            if part.width != self.width:
+                raise AlignmentError(f"{part} has width {part.width}, {self._parts[0]} width {self.width}")
+
+    @property
+    def rows(self) -> int:
+        """How many rows there are."""
+        return int(self._starts[-1])
+
+    def __str__(self) -> str:
+        return " and ".join(str(part) for part in self._parts)
+
+    def read(self, start: int, stop: int) -> NDArray[np.floating]:
+        """Rows [start, stop), across the parts they lie in."""
+        pieces = [
+            part.read(max(start, first) - first, min(stop, first + part.rows) - first)
+            for part, first in zip(self._parts, self._starts, strict=False)
+            if max(start, first) < min(stop, first + part.rows)
+        ]
+        return pieces[0] if len(pieces) == 1 else np.concatenate([np.zeros((0, self.width), np.float16), *pieces])
+
+    def names(self, rows: Sequence[int]) -> list[str]:
+        """What the rows are called by the part they lie in."""
+        owner = np.searchsorted(self._starts, rows, side="right") - 1
+        return [
+            self._parts[part].names([row - self._starts[part]])[0]
+            for part, row in zip(owner.tolist(), rows, strict=True)
+        ]
+
+
+class PreparedRows:
+    """Rows as they are scored (`prepare`), made when they are read; kept in memory when they fit into `keep` bytes."""
+
+    def __init__(self, vectors: Vectors, keep: int, *, kind: ScoreKind = "cosine", side: Side = "gallery") -> None:
+        self._vectors = vectors
+        self._kind = kind
+        self._side = side
+        self._norm = 0.0
         self.rows = vectors.rows
-        self.width = vectors.width
+        self.width = vectors.width + (3 if kind == "euclidean" else 0)
         self._whole = self._read(0, self.rows) if self.rows * self.width * 4 <= keep else None
 
     def block(self, start: int, stop: int) -> NDArray[np.float32]:
-        """Rows [start, stop) as [stop - start, D] float32 unit rows, C order."""
+        """Rows [start, stop) as [stop - start, width] float32, C order."""
         return self._read(start, stop) if self._whole is None else self._whole[start:stop]
 
-    def blocks(self, size: int) -> Iterator[tuple[int, NDArray[np.float32]]]:
-        """All rows as (first row, block of at most `size` rows)."""
-        for start in range(0, self.rows, size):
-            yield start, self.block(start, min(start + size, self.rows))
+    def blocks(self, size: int, start: int = 0, stop: int | None = None) -> Iterator[tuple[int, NDArray[np.float32]]]:
+        """The rows [start, stop) as (first row, block of at most `size` rows)."""
+        end = self.rows if stop is None else stop
+        for first in range(start, end, size):
+            yield first, self.block(first, min(first + size, end))
+
+    def largest_norm(self) -> float:
+        """The largest norm of the rows that were read so far; for cosines the same for all rows."""
+        return self._norm
 
     def _read(self, start: int, stop: int) -> NDArray[np.float32]:
         raw = self._vectors.read(start, stop)
-        return normalise(raw, what=str(self._vectors), first_row=start, names=self._vectors.names)
+        rows, norm = prepare(
+            raw, self._kind, self._side, what=str(self._vectors), first_row=start, names=self._vectors.names
+        )
+        self._norm = max(self._norm, norm)
+        return rows

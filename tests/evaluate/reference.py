@@ -17,9 +17,24 @@ def unit(rows):
     return (wide / norm[:, None]).astype(np.float32)
 
 
-def scores(query, gallery):
-    """Canonical scores [Q, G] of raw rows: eight float64 sums, the tail in the first, added pairwise."""
-    q, g = unit(query).astype(np.float64), unit(gallery).astype(np.float64)
+def scores(query, gallery, kind="cosine"):
+    """Canonical scores [Q, G] of raw rows by their definition."""
+    if kind == "cosine":
+        return products(unit(query), unit(gallery))
+    query, gallery = query.astype(np.float32), gallery.astype(np.float32)
+    if kind == "inner":
+        return products(query, gallery)
+    square = np.array([products(row[None], row[None])[0, 0] for row in gallery])
+    parts = [np.float32(square)]
+    for _ in range(2):
+        parts.append(np.float32(square - np.sum(parts, axis=0, dtype=np.float64)))
+    ones = np.ones((len(query), 3), np.float32)
+    return products(np.hstack([2 * query, ones]), np.hstack([gallery, -np.stack(parts, axis=1)]))
+
+
+def products(query, gallery):
+    """float64 dot products of float32 rows: eight sums, the tail in the first, added pairwise."""
+    q, g = query.astype(np.float64), gallery.astype(np.float64)
     products = q[:, None, :] * g[None, :, :]
     whole = q.shape[1] - q.shape[1] % 8
     s = np.zeros((len(q), len(g), 8))
@@ -45,10 +60,26 @@ def metric(name, rel):
     precision = np.cumsum(rel) / np.arange(1, len(rel) + 1)
     if name == "map":
         return (rel * precision).sum() / total
+    if name == "map:trapezoid":
+        before = [1.0 if p == 0 else rel[:p].sum() / p for p in range(len(rel))]
+        return sum((before[p] + precision[p]) / 2 for p in np.flatnonzero(rel)) / total
     if name == "map@r":
         return (rel * precision)[:total].sum() / total
     if name == "r-precision":
         return rel[:total].sum() / total
     if name == "mrr":
         return 1 / (1 + np.argmax(rel))
-    return float(rel[: int(name.split("@")[1])].any())
+    family, _, cut = name.partition("@")
+    k = int(cut.partition(":")[0])
+    convention = cut.partition(":")[2]
+    hits = rel[:k].sum()
+    if family == "map":
+        divisor = {"R": total, "hits": max(hits, 1)}.get(convention, min(total, k))
+        return (rel * precision)[:k].sum() / divisor
+    if name.endswith(":revisited"):
+        k = min(k, np.flatnonzero(rel).max() + 1)
+        return rel[:k].sum() / k
+    if family == "ndcg":
+        discount = 1 / np.log2(np.arange(2, len(rel) + 2))
+        return (rel * discount)[:k].sum() / np.sort(rel)[::-1][:k].dot(discount[:k])
+    return {"recall": float(hits > 0), "ir-recall": hits / total, "precision": hits / k}[family]

@@ -25,13 +25,23 @@ def value(name, rel):
 
 @pytest.mark.parametrize(
     ("name", "expected"),
-    [("map", 0.468254), ("map@r", 0.25), ("r-precision", 0.5), ("recall@1", 0.0), ("recall@2", 1.0), ("mrr", 0.5)],
-)
+    [
+        ("map", 0.468254), ("map@r", 0.25), ("r-precision", 0.5), ("recall@1", 0.0), ("recall@2", 1.0), ("mrr", 0.5),
+        ("map@2:R", 0.125), ("map@4:R", 0.25), ("map@8:R", 0.357143),
+        ("map@2:minRk", 0.25), ("map@4", 0.25), ("map@8", 0.357143),
+        ("map@2:hits", 0.5), ("map@4:hits", 0.5), ("map@8:hits", 0.476190), ("map@1:hits", 0.0),
+        ("precision@8", 0.375), ("ir-recall@8", 0.75), ("ndcg@4", 0.414430), ("ndcg@1", 0.0),
+        ("precision@10:revisited", 4 / 9), ("precision@4:revisited", 0.5),
+    ],
+)  # fmt: skip
 def test_the_toy_ranking_has_its_known_values(name, expected):
     assert value(name, [0, 1, 0, 1, 0, 0, 1, 0, 1]) == pytest.approx(expected, abs=1e-6)
 
 
-@pytest.mark.parametrize("name", ["map", "map@r", "r-precision", "recall@5", "mrr"])
+EVERY = [name.replace("@k", "@3") for name in METRICS]
+
+
+@pytest.mark.parametrize("name", [name for name in EVERY if name != "precision@3:revisited"] + ["ndcg@5", "map@9"])
 def test_a_perfect_ranking_is_one(name):
     assert value(name, [1, 1, 1, 0, 0]) == 1.0
 
@@ -72,11 +82,31 @@ def test_without_ties_expectation_and_bracket_are_the_value():
     assert not result.tied.any()
 
 
+def test_trapezoidal_ap_is_the_published_formula():
+    """(1/R) Σ_j [(1 if p_j = 0 else j/p_j) + (j + 1)/(p_j + 1)] / 2 over the 0-based positions p_j."""
+    positions = [0, 3, 4]
+    expected = ((1 + 1) / 2 + (1 / 3 + 2 / 4) / 2 + (2 / 4 + 3 / 5) / 2) / 3
+    rel = np.isin(np.arange(9), positions).astype(int)
+    assert value("map:trapezoid", rel) == pytest.approx(expected, abs=1e-15)
+
+
+def test_a_metric_that_a_better_rank_can_lower_has_no_bracket():
+    """AP over hits: a second, late hit lowers it."""
+    assert value("map@4:hits", [1, 0, 0, 1]) < value("map@4:hits", [1, 0, 0, 0, 1])
+    rows = np.ones((3, 2))
+    labels = np.array([0, 0, 1])
+    result = evaluate_arrays(
+        rows[:1], rows, query_labels=labels[:1], gallery_labels=labels, metrics=("map@2:hits", "map@2")
+    )
+    assert result.bracket("map@2:hits") is None
+    assert result.bracket("map@2") == pytest.approx((0.25, 1.0))
+
+
 def test_unknown_names_list_what_there_is():
     with pytest.raises(UnknownNameError, match=r"no metric called 'mapr'(.|\n)*did you mean map"):
         metric_info("mapr")
-    with pytest.raises(UnknownNameError, match=r"no metric called 'precision@3'"):
-        metric_info("precision@3")
+    with pytest.raises(UnknownNameError, match=r"no metric called 'map@3:r'"):
+        metric_info("map@3:r")
     for name in ("recall@0", "recall@x", "recall@"):
         with pytest.raises(UsageError, match="positive whole number"):
             metric_info(name)

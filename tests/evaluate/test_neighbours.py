@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from featstore.errors import AlignmentError, UsageError
 from featstore.evaluate import top_k
-from featstore.evaluate.ranks import Blocking
+from featstore.evaluate.blocking import Blocking
 from tests.evaluate import reference
 from tests.evaluate.test_ranks import problems
 

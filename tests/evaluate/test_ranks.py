@@ -5,15 +5,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from featstore.errors import AlignmentError
+from featstore.errors import AlignmentError, NonFiniteError, UsageError
 from featstore.evaluate.arrays import evaluate_arrays, evaluate_vectors
-from featstore.evaluate.ranks import DEFAULT_BLOCKING, Blocking, RankCounter, ranked_blocks
+from featstore.evaluate.blocking import DEFAULT_BLOCKING, Blocking, parse_memory
+from featstore.evaluate.metrics import METRICS as REGISTRY
+from featstore.evaluate.metrics import metric_info
+from featstore.evaluate.ranks import RankCounter, ranked_blocks
 from featstore.evaluate.relevance import ByLabel
 from featstore.evaluate.scores import normalise
 from featstore.evaluate.vectors import ArrayVectors
 from tests.evaluate import reference
 
-METRICS = ("map", "map@r", "recall@1", "recall@3", "r-precision", "mrr")
+METRICS = ("recall@1", *(name.replace("@k", "@3") for name in REGISTRY))
+MONOTONE = tuple(name for name in METRICS if metric_info(name)[0].monotone)
 
 
 @st.composite
@@ -38,9 +42,9 @@ def problems(draw):
     return query, gallery, query_labels, gallery_labels, self_rows
 
 
-def by_sorting(query, gallery, query_labels, gallery_labels, self_rows, order="row"):
+def by_sorting(query, gallery, query_labels, gallery_labels, self_rows, order="row", kind="cosine"):
     """Per-query values of METRICS by sorting the reference scores."""
-    scores = reference.scores(query, gallery)
+    scores = reference.scores(query, gallery, kind)
     values = {name: np.full(len(query), np.nan) for name in METRICS}
     for q in range(len(query)):
         keep = np.arange(len(gallery)) != self_rows[q]
@@ -56,7 +60,7 @@ def by_sorting(query, gallery, query_labels, gallery_labels, self_rows, order="r
     return values
 
 
-def evaluated(problem, blocking=DEFAULT_BLOCKING):
+def evaluated(problem, blocking=DEFAULT_BLOCKING, kind="cosine"):
     query, gallery, query_labels, gallery_labels, self_rows = problem
     return evaluate_vectors(
         ArrayVectors(query),
@@ -64,6 +68,7 @@ def evaluated(problem, blocking=DEFAULT_BLOCKING):
         ByLabel(query_labels, gallery_labels, self_rows),
         METRICS,
         blocking=blocking,
+        kind=kind,
     )
 
 
@@ -76,11 +81,41 @@ def test_metrics_equal_sorting_by_the_definition_ties_in_row_order(problem):
     assert found.n_skipped == np.isnan(expected["map"]).sum()
 
 
+@given(problems(), st.sampled_from(["inner", "euclidean"]), st.sampled_from([1.0, 2e-4, 300.0]), st.booleans())
+@settings(max_examples=100, deadline=None)
+def test_inner_products_and_distances_equal_sorting_by_the_definition(problem, kind, size, with_zero):
+    query, gallery, *rest = problem
+    query, gallery = query.astype(np.float32) * np.float32(size), gallery.astype(np.float32) * np.float32(size)
+    gallery[0] *= not with_zero
+    found, expected = evaluated((query, gallery, *rest), kind=kind), by_sorting(query, gallery, *rest, kind=kind)
+    for name in METRICS:
+        np.testing.assert_allclose(found.values[name], expected[name], rtol=1e-12, err_msg=name)
+
+
+def test_distances_rank_as_distances_do():
+    rng = np.random.default_rng(3)
+    query, gallery = 5 + rng.normal(size=(20, 6)), 5 + rng.normal(size=(200, 6)) * rng.uniform(0.1, 3, (200, 1))
+    labels = rng.integers(0, 9, 200)
+    found = evaluated((query, gallery, labels[:20], labels, np.full(20, -1)), kind="euclidean")
+    for q in range(20):
+        near = np.argsort(((gallery.astype(np.float32) - query[q].astype(np.float32)) ** 2.0).sum(axis=1))
+        assert found.values["map"][q] == pytest.approx(reference.metric("map", (labels[near] == labels[q]).astype(int)))
+
+
+def test_rows_that_no_inner_product_can_take_are_named():
+    rows = np.ones((4, 3), np.float32)
+    bad = rows.copy()
+    bad[1], bad[2] = np.nan, 1e30
+    for kind in ("inner", "euclidean"):
+        with pytest.raises(NonFiniteError, match=r"gallery: 2 of 4 rows .*: 1, 2"):
+            evaluate_arrays(rows, bad, query_labels=np.zeros(4, int), gallery_labels=np.zeros(4, int), kind=kind)
+
+
 @given(problems())
 @settings(max_examples=60, deadline=None)
 def test_the_bracket_is_what_the_worst_and_the_best_order_of_ties_give(problem):
     found, worst, best = evaluated(problem), by_sorting(*problem, "worst"), by_sorting(*problem, "best")
-    for name in METRICS:
+    for name in MONOTONE:
         np.testing.assert_allclose(found.lowest[name], worst[name], rtol=1e-12, err_msg=name)
         np.testing.assert_allclose(found.highest[name], best[name], rtol=1e-12, err_msg=name)
 
@@ -97,6 +132,7 @@ def test_results_do_not_depend_on_how_the_work_is_cut(problem, gallery_rows, til
     )
     for name in METRICS:
         np.testing.assert_array_equal(cut.values[name], whole.values[name])
+    for name in MONOTONE:
         np.testing.assert_array_equal(cut.lowest[name], whole.lowest[name])
     np.testing.assert_array_equal(cut.expected_map, whole.expected_map)
 
@@ -110,9 +146,10 @@ def test_row_order_changes_nothing_but_the_order_within_ties(problem, random):
     place = np.argsort(order)
     moved = (query, gallery[order], query_labels, gallery_labels[order], np.where(self_rows < 0, -1, place[self_rows]))
     straight, shuffled = evaluated(problem), evaluated(moved)
-    for name in METRICS:
+    for name in MONOTONE:
         np.testing.assert_allclose(shuffled.lowest[name], straight.lowest[name], rtol=1e-12)
         np.testing.assert_allclose(shuffled.highest[name], straight.highest[name], rtol=1e-12)
+    for name in METRICS:
         untied = ~straight.tied
         np.testing.assert_allclose(shuffled.values[name][untied], straight.values[name][untied], rtol=1e-12)
     np.testing.assert_allclose(shuffled.expected_map, straight.expected_map, rtol=1e-12)
@@ -151,6 +188,30 @@ def test_many_rows_in_float16_and_several_threads_equal_sorting(monkeypatch):
     for name in METRICS:
         np.testing.assert_allclose(found.values[name], expected[name], rtol=1e-12, err_msg=name)
     assert found.tied.all()
+
+
+def test_workers_change_nothing():
+    rng = np.random.default_rng(4)
+    rows, labels = rng.integers(-1, 2, (300, 5)) + 0.5, rng.integers(0, 9, 300)
+    problem = rows[:40], rows, labels[:40], labels, np.arange(40)
+    alone, together = evaluated(problem), evaluated(problem, Blocking(gallery_rows=64, state_bytes=2**17, workers=2))
+    for name in METRICS:
+        np.testing.assert_array_equal(together.values[name], alone.values[name])
+        np.testing.assert_array_equal(together.lowest[name], alone.lowest[name])
+
+
+def test_memory_is_an_amount_and_has_to_be_enough():
+    assert [parse_memory(text) for text in ("600M", "1.5g", "4 GiB", "2kb", "100")] == [
+        600 * 2**20, 1536 * 2**20, 4 * 2**30, 2048, 100,
+    ]  # fmt: skip
+    for text in ("", "much", "0", "-1G", "1X"):
+        with pytest.raises(UsageError, match="not an amount of memory"):
+            parse_memory(text)
+    with pytest.raises(UsageError, match=r"10 MiB are too little(.|\n)*at least --max-memory \d+M"):
+        Blocking.within(10 * 2**20, rows=10, width=256)
+    small = Blocking.within(300 * 2**20, rows=10**6, width=256)
+    assert (small.keep_bytes, small.state_bytes < 300 * 2**20) == (0, True)
+    assert Blocking.within(300 * 2**20, rows=10**5, width=256).keep_bytes == 4 * 256 * 10**5
 
 
 def test_scores_closer_than_float32_can_tell_are_ordered_by_the_canonical_score():

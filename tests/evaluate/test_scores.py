@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from featstore.errors import NonFiniteError
-from featstore.evaluate.scores import canonical_scores, normalise, score_error_bound
+from featstore.evaluate.scores import UNIT_NORM, canonical_scores, normalise, score_error_bound
 from tests.evaluate import reference
 
 
@@ -60,6 +60,6 @@ def test_a_float32_product_stays_within_the_error_bound_in_any_summation_order(w
     in_order = np.zeros((6, 9), np.float32)
     for i in range(width):
         in_order += query[:, i, None] * gallery[None, :, i]
-    bound = score_error_bound(width)
+    bound = score_error_bound(width, UNIT_NORM**2)
     assert np.abs(query @ gallery.T - exact).max() <= bound
     assert np.abs(in_order - exact).max() <= bound

@@ -1,0 +1,71 @@
+"""How much memory an evaluation may take, and how its work is cut to fit. No result depends on it."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from featstore.errors import UsageError
+
+__all__ = ["DEFAULT_BLOCKING", "DEFAULT_MAX_MEMORY", "Blocking", "parse_memory"]
+
+_UNITS = {"": 1, "k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40}
+_LEAST_STATE = 16 * 2**20
+_GALLERY_ROWS, _TILE_QUERIES = 8192, 256
+
+DEFAULT_MAX_MEMORY = 512 * 2**20
+
+
+@dataclass(frozen=True, slots=True)
+class Blocking:
+    """How the work is cut.
+
+    Attributes:
+        gallery_rows: Gallery rows of a block; the scores of one query (32 KiB) should stay in a close cache.
+        tile_queries: Queries of one GEMM.
+        state_bytes: Memory for the counters of a block of queries; the gallery is read twice per block.
+        keep_bytes: A gallery that takes no more than this as float32 is prepared once and kept.
+        workers: Processes that each count a part of the gallery; each takes the memory above.
+    """
+
+    gallery_rows: int = _GALLERY_ROWS
+    tile_queries: int = _TILE_QUERIES
+    state_bytes: int = 512 * 2**20
+    keep_bytes: int = 512 * 2**20
+    workers: int = 1
+
+    @classmethod
+    def within(cls, max_memory: int, *, rows: int, width: int, workers: int = 1) -> Blocking:
+        """Cut work on a gallery [rows, width] so that all workers together stay within `max_memory` bytes.
+
+        Raises:
+            UsageError: That is not enough for one block.
+        """
+        # A block is there as it was read and as float32, beside its scores.
+        block = 4 * _GALLERY_ROWS * (2 * width + _TILE_QUERIES)
+        free = max_memory // workers - block
+        if free < _LEAST_STATE:
+            need = -(-(block + _LEAST_STATE) * workers // 2**20)
+            raise UsageError(
+                f"{max_memory / 2**20:.0f} MiB are too little for rows of width {width}"
+                + (f" in {workers} workers" if workers > 1 else ""),
+                hint=f"give at least --max-memory {need}M",
+            )
+        whole = 4 * rows * width
+        keep = whole if whole <= free // 2 else 0
+        return cls(state_bytes=free - keep, keep_bytes=keep, workers=workers)
+
+
+DEFAULT_BLOCKING = Blocking()
+
+
+def parse_memory(text: str) -> int:
+    """Bytes from `600M`, `4G`, `1.5GiB` or a plain number.
+
+    Raises:
+        UsageError: Not an amount of memory.
+    """
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kmgt]?)(?:i?b)?", text.strip().lower())
+    if not found or not float(found[1]):
+        raise UsageError(f"'{text}' is not an amount of memory", hint="write for example 600M or 4G")
+    return int(float(found[1]) * _UNITS[found[2]])
