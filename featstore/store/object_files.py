@@ -11,12 +11,13 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import timedelta
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from obstore.exceptions import AlreadyExistsError, BaseError, PermissionDeniedError, UnauthenticatedError
+from obstore.exceptions import AlreadyExistsError, BaseError
 
 from featstore.errors import FeatstoreError, NotFoundError, UsageError
 from featstore.store.files import FileInfo
+from featstore.store.object_access import explain, login
 
 if TYPE_CHECKING:
     from obstore.store import ObjectStore
@@ -26,6 +27,22 @@ __all__ = ["ObjectFiles"]
 _DELETE_BATCH = 1000
 # a name that was taken is compared with what we wrote when it is no longer than this: a retried request may have won
 _COMPARED_BYTES = 1 << 20
+_CONFLICTS = 10
+
+
+class _Patience(NamedTuple):
+    """How long to keep asking, to wait for a connection, and to wait for a server that says nothing."""
+
+    total: timedelta
+    connect: timedelta
+    silence: timedelta
+
+
+# a server under load comes back within minutes; credentials are not renewed between retries, so not much longer
+_PATIENT = _Patience(timedelta(minutes=3), timedelta(seconds=10), timedelta(seconds=60))
+# a place that never answered is more likely wrong than busy
+_IMPATIENT = _Patience(timedelta(seconds=10), timedelta(seconds=3), timedelta(seconds=10))
+_ENDPOINTS = ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT")
 
 
 class ObjectFiles:
@@ -39,6 +56,7 @@ class ObjectFiles:
 
     def __init__(self, url: str) -> None:
         self.location = url.rstrip("/")
+        self._answered = False
         scheme = self.location.partition("://")[0]
         if scheme not in ("s3", "s3a", "gs", "az", "azure", "abfs", "abfss"):
             raise UsageError(f"no store can be at {scheme}://", hint="give a folder, s3://…, gs://… or az://…")
@@ -50,7 +68,7 @@ class ObjectFiles:
         return hash(self.location)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"location": self.location}
+        return {"location": self.location, "_answered": self._answered}
 
     def where(self, key: str) -> str:
         """The URL of a key."""
@@ -91,7 +109,10 @@ class ObjectFiles:
 
     def view(self, key: str) -> memoryview:
         """The whole object in memory."""
-        return memoryview(bytearray(self.get(key)))
+        import obstore
+
+        with self._explained(key):
+            return memoryview(bytearray(obstore.get(self._store, key).bytes()))
 
     def names(self, prefix: str) -> list[str]:
         """Names directly under a prefix, sorted."""
@@ -120,13 +141,29 @@ class ObjectFiles:
         import obstore
 
         data = b"".join(pieces)
+        for _ in range(_CONFLICTS):
+            try:
+                with self._explained(key):
+                    obstore.put(self._store, key, data, mode="create", use_multipart=False)
+            except AlreadyExistsError:
+                won = self._is_own(key, data)
+                if won is not None:
+                    return won
+            else:
+                return True
+        raise FeatstoreError(
+            f"{self.where(key)} can neither be written nor found", hint="run the same command again after a while"
+        )
+
+    def _is_own(self, key: str, data: bytes) -> bool | None:
+        """Whether what has the name is what we wrote; None if nothing has it after all."""
+        if len(data) > _COMPARED_BYTES:
+            return False if self.exists(key) else None
         try:
-            with self._explained(key):
-                obstore.put(self._store, key, data, mode="create", use_multipart=False)
-        except AlreadyExistsError:
             # the answer to a request that succeeded can get lost, and its retry then finds its own object
-            return len(data) <= _COMPARED_BYTES and self.get(key) == data
-        return True
+            return self.get(key) == data
+        except NotFoundError:  # S3 answers two writers at once with a conflict, and either may have been turned away
+            return None
 
     def put(self, key: str, data: bytes) -> None:
         """Write or replace a small object."""
@@ -144,40 +181,49 @@ class ObjectFiles:
             with self._explained(listed[start]), contextlib.suppress(FileNotFoundError):
                 obstore.delete(self._store, listed[start : start + _DELETE_BATCH])
 
-    @cached_property
+    @property
     def _store(self) -> ObjectStore:
+        return self._patient if self._answered else self._impatient
+
+    @cached_property
+    def _patient(self) -> ObjectStore:
+        return self._opened(_PATIENT)
+
+    @cached_property
+    def _impatient(self) -> ObjectStore:
+        return self._opened(_IMPATIENT)
+
+    def _opened(self, patience: _Patience) -> ObjectStore:
         from obstore.store import from_url
 
-        http = os.environ.get("AWS_ENDPOINT_URL", "").startswith("http://")
         try:
             store: ObjectStore = from_url(
                 self.location,
-                client_options={"timeout": "10 minutes", "allow_http": http},
-                retry_config={"max_retries": 8, "retry_timeout": timedelta(minutes=3), "backoff": {}},
+                client_options={
+                    "connect_timeout": patience.connect,
+                    "read_timeout": patience.silence,
+                    "timeout": "15 minutes",
+                    "allow_http": any(os.environ.get(name, "").startswith("http://") for name in _ENDPOINTS),
+                },
+                retry_config={"max_retries": 10, "retry_timeout": patience.total, "backoff": {}},
+                **login(self.location),
             )
-            return store
         except (BaseError, ValueError) as error:
-            raise UsageError(f"cannot use {self.location}: {error}", hint="check the address") from error
+            raise UsageError(
+                f"cannot use {self.location}: {str(error).splitlines()[0]}",
+                hint="check the address, and that AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY are set or unset together",
+            ) from error
+        return store
 
     @contextlib.contextmanager
     def _explained(self, key: str) -> Iterator[None]:
         try:
             yield
-        except FileNotFoundError:
-            raise NotFoundError(f"{self.where(key)} does not exist") from None
         except AlreadyExistsError:
+            self._answered = True
             raise
-        except (PermissionDeniedError, UnauthenticatedError) as error:
-            raise FeatstoreError(
-                f"{self.location} refuses access: {_first_line(error)}",
-                hint="check the credentials and the policy of the bucket; then run the same command again",
-            ) from error
         except (BaseError, OSError) as error:
-            raise FeatstoreError(
-                f"{self.where(key)} cannot be reached: {_first_line(error)}",
-                hint="check the network and the endpoint; the same command goes on where it stopped",
-            ) from error
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
+            found = explain(error, self.location, self.where(key))
+            self._answered |= isinstance(found, NotFoundError)
+            raise found from (None if isinstance(found, NotFoundError) else error)
+        self._answered = True

@@ -112,11 +112,12 @@ class Store:
                     hint="make one with `featstore init`, or name one with --store",
                 )
             store = cls(open_files(found))
-        if not store.files.exists(_MARKER):
+        try:
+            fetch(store.files, StoreRecord, _MARKER)
+        except NotFoundError:
             raise NotFoundError(
                 f"{store.location} is not a store", hint=f"make one with `featstore init {store.location}`"
-            )
-        fetch(store.files, StoreRecord, _MARKER)
+            ) from None
         return store
 
     # --- what there is ---------------------------------------------------------------------------------------------
@@ -141,19 +142,23 @@ class Store:
     def dataset(self, name: str, version: int | str | None = None) -> Dataset:
         """A dataset at a version, a tag, or its newest version; `NAME@version` works too."""
         plain, inside = parse_dataset(name)
-        if not self.has_dataset(plain):
+        try:
+            record = rows_log(self.files, plain).resolve(version or inside, what=f"dataset {plain}")
+        except NotFoundError:
             raise UnknownNameError(
                 "dataset", plain, self.datasets(), hint="`featstore extract` and `featstore import` make one"
-            )
-        return Dataset(self.files, rows_log(self.files, plain).resolve(version or inside, what=f"dataset {plain}"))
+            ) from None
+        return Dataset(self.files, record)
 
     def features(self, reference: str) -> FeatureSet:
         """The feature set `DATASET/NAME[@version]`."""
         ref = parse_set(reference)
         dataset = self.dataset(ref.dataset)
-        if not self.has_features(ref.key):
-            raise UnknownNameError(f"feature set of dataset {ref.dataset}", ref.name, self.feature_sets(ref.dataset))
-        record = self._features_log(ref.dataset, ref.name).resolve(ref.version, what=f"feature set {ref.key}")
+        try:
+            record = self._features_log(ref.dataset, ref.name).resolve(ref.version, what=f"feature set {ref.key}")
+        except NotFoundError:
+            known = self.feature_sets(ref.dataset)
+            raise UnknownNameError(f"feature set of dataset {ref.dataset}", ref.name, known) from None
         if record.layout < dataset.layout:
             dataset = self.dataset(ref.dataset, dataset.record.earlier[record.layout - 1])
         return FeatureSet(self.files, record, dataset)
