@@ -5,7 +5,7 @@ Dimension legend: `B` batch, `N` rows, `D_in` and `D_out` widths of a map's inpu
 
 from featstore.maps.apply import ApplyReport, apply_map, map_block
 from featstore.maps.config import LinearConfig, MapConfig, MlpConfig
-from featstore.maps.folder import LearnedMap, load_map, save_map
+from featstore.maps.folder import LearnedMap, load_map, output_space, save_map
 from featstore.maps.modules import FeatureMap, build_map
 
 __all__ = [
@@ -19,5 +19,6 @@ __all__ = [
     "build_map",
     "load_map",
     "map_block",
+    "output_space",
     "save_map",
 ]

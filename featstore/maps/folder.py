@@ -29,7 +29,7 @@ from featstore.runs import CARD, RunCard, read_card, write_card
 from featstore.spaces import Space
 from featstore.whole_files import write_whole
 
-__all__ = ["WEIGHTS", "LearnedMap", "load_map", "save_map"]
+__all__ = ["WEIGHTS", "LearnedMap", "load_map", "output_space", "save_map"]
 
 WEIGHTS = "map.safetensors"
 _RETRAIN = "copy the whole run folder again, or train again"
@@ -105,7 +105,7 @@ def save_map(
     missing = [extra for extra in extra_files if Path(extra).name != extra or not (folder / extra).is_file()]
     if missing:
         raise NotFoundError(f"{', '.join(missing)} should belong to the run, but {folder} has no such file")
-    state = {key: tensor.detach().cpu().contiguous() for key, tensor in module.state_dict().items()}
+    state = _state(module)
     for key, tensor in state.items():
         if tensor.dtype != torch.float32:
             raise UsageError(f"'{key}' of the map is {tensor.dtype}; a map is saved in float32")
@@ -119,12 +119,7 @@ def save_map(
         in_width=module.in_width,
         out_width=module.out_width,
     )
-    space = Space(
-        name=name,
-        width=module.out_width,
-        identity=_identity(config, state, input_space),
-        compatible_with=compatible_with,
-    )
+    space = output_space(module, config=config, input_space=input_space, name=name, compatible_with=compatible_with)
     card = RunCard(
         kind="map",
         architecture=architecture.model_dump(),
@@ -134,6 +129,18 @@ def save_map(
         training=training,
     )
     return write_card(folder, card)
+
+
+def output_space(
+    module: FeatureMap, *, config: MapConfig, input_space: Space, name: str, compatible_with: tuple[str, ...] = ()
+) -> Space:
+    """The space of a map's outputs, as `save_map` records it; the arguments mean the same."""
+    return Space(
+        name=name,
+        width=module.out_width,
+        identity=_identity(config, _state(module), input_space),
+        compatible_with=compatible_with,
+    )
 
 
 def load_map(run: Path) -> LearnedMap:
@@ -172,6 +179,10 @@ def load_map(run: Path) -> LearnedMap:
         raise CorruptStoreError(f"{run / CARD} describes the space of another map", hint=_RETRAIN)
     module.load_state_dict(state, assign=True)
     return LearnedMap(module.eval(), card, card.input_space, card.space)
+
+
+def _state(module: FeatureMap) -> dict[str, Tensor]:
+    return {key: tensor.detach().cpu().contiguous() for key, tensor in module.state_dict().items()}
 
 
 def _shapes(state: Mapping[str, Tensor]) -> dict[str, tuple[torch.Size, torch.dtype]]:

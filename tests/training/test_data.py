@@ -50,13 +50,15 @@ def test_every_row_once_a_pass_in_an_order_of_seed_and_epoch(store, resident_byt
     labels = np.arange(len(rows)) % 8
     old = CachedColumn(store.features("toy/old"), rows, unit=True, resident_bytes=resident_bytes)
     inputs = CachedColumn(features, rows, unit=False, resident_bytes=resident_bytes)
-    data = TrainingRows(inputs, labels, 8, {"old_feature": old})
+    data = TrainingRows(inputs, torch.from_numpy(labels), 8, {"old_feature": old})
 
     def one_pass(seed, epoch):
         batches = list(data.batches(32, seed, epoch))
         assert len(batches) == data.steps(32) == 5
         assert {len(b.label) for b in batches} == {28, 29}
-        parts = ([b.inputs for b in batches], [b.label for b in batches], [b.columns["old_feature"] for b in batches])
+        assert len({b.generator.initial_seed() for b in batches}) == 5
+        new = [inputs.take(b.rows.numpy()) for b in batches]
+        parts = (new, [b.label for b in batches], [data.columns_at(b.rows)["old_feature"] for b in batches])
         return [torch.cat(part).numpy() for part in parts]
 
     got = one_pass(0, 3)

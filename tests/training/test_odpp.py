@@ -114,6 +114,16 @@ def batch(seed=7):
     return Batch(unit(20, D, seed), torch.arange(20) % C, {})
 
 
+class Now:
+    """New prototypes that are given."""
+
+    def __init__(self, directions):
+        self.directions = directions
+
+    def prototypes(self):
+        return Prototypes(self.directions, torch.ones(len(self.directions)))
+
+
 def test_without_a_violated_pair_it_is_bct():
     means = unit(C, D, 1)
     bct = find_objective("bct")
@@ -124,7 +134,7 @@ def test_without_a_violated_pair_it_is_bct():
         notes = odpp.begin()
         assert len(notes) == 1
         assert "no two old prototypes" in notes[0]
-        odpp.refresh(2, lambda: Prototypes(unit(C, D, 9), torch.ones(C)))
+        odpp.refresh(2, Now(unit(C, D, 9)))
         ours, theirs = odpp.loss(batch(), head), reference.loss(batch(), head)
         for name in theirs:
             assert float(ours[name].detach()) == pytest.approx(float(theirs[name].detach()), abs=1e-6)
@@ -138,10 +148,9 @@ def test_classes_in_another_order_give_the_same_prototypes_in_that_order():
     means, new = unit(C, D, 1, offset=0.8), unit(C, D, 2, offset=0.8)
     order = torch.randperm(C, generator=torch.Generator().manual_seed(3))
     plain, shuffled = make(side(means), tau_old=0.2), make(side(means[order]), tau_old=0.2)
-    ones = torch.ones(C)
     for odpp, q in ((plain, new), (shuffled, new[order])):
         odpp.begin()
-        odpp.refresh(2, lambda q=q: Prototypes(q, ones))
+        odpp.refresh(2, Now(q))
     assert plain.delta.abs().max() > 0.05
     torch.testing.assert_close(shuffled.moved(), plain.moved()[order], atol=1e-9, rtol=0)
 
@@ -149,9 +158,9 @@ def test_classes_in_another_order_give_the_same_prototypes_in_that_order():
 def test_refresh_waits_then_comes_every_other_epoch():
     odpp = make(side(unit(C, D, 1, offset=0.8), epochs=18), tau_old=0.2)
     odpp.begin()
-    ran = [e for e in range(1, 10) if odpp.refresh(e, lambda e=e: Prototypes(unit(C, D, e), torch.ones(C)))]
+    ran = [e for e in range(1, 10) if odpp.refresh(e, Now(unit(C, D, e)))]
     assert ran == [3, 5, 7, 9]
-    figures = odpp.refresh(11, lambda: Prototypes(unit(C, D, 11), torch.ones(C)))
+    figures = odpp.refresh(11, Now(unit(C, D, 11)))
     assert 0.8 - 1e-9 <= figures["prototype_cosine_min"] <= figures["prototype_cosine"] < 1
     assert figures["nearest_after"] < figures["nearest_before"]
 
@@ -161,7 +170,7 @@ def test_a_restored_objective_goes_on_where_it_stopped():
 
     def go(odpp, epochs):
         for e in epochs:
-            odpp.refresh(e, lambda e=e: Prototypes(unit(C, D, e, offset=0.8), torch.ones(C)))
+            odpp.refresh(e, Now(unit(C, D, e, offset=0.8)))
 
     whole = make(side(means), tau_old=0.2)
     whole.begin()

@@ -39,6 +39,8 @@ class Listener:
 
 def config(loss="odpp", **changes):
     settings = {"loss": loss, "new": "toy/new", "old": "toy/old", "where": "split=train", "epochs": 8, "batch": 32}
+    if loss == "cores":  # a first generation
+        settings |= {"old": None, "head": {"name": "simplex", "capacity": OLD + 1}}
     return TrainConfig(**(settings | {"lr": 0.01, "val_fraction": 0.2} | changes))
 
 
@@ -77,19 +79,20 @@ def test_a_run_folder_holds_everything(store, tmp_path, loss):
     card = read_card(report.folder)
     training = card.training
     assert training["head"]["class_names"] == [f"class {n}" for n in range(8)]
-    assert training["head"]["scale"] == 12
-    assert weights(report.folder)["weight"].shape == (8, OLD)
+    assert training["head"]["type"] == ("simplex" if loss == "cores" else "cosine")
+    assert weights(report.folder)["vertex" if loss == "cores" else "weight"].shape[0] == 8
     assert set(card.files) == {"map.safetensors", "classifier.safetensors"}
-    old = store.features("toy/old").space
-    assert card.space.compatible_with == (() if loss == "independent" else (old.digest,))
-    assert comparable(card.space, old) == (loss != "independent")
+    old, compares = store.features("toy/old").space, loss not in ("independent", "cores")
+    assert card.space.compatible_with == ((old.digest,) if compares else ())
+    assert comparable(card.space, old) == compares
+    assert training["lineage"] == ([{"name": "old", "space": old.digest}] if compares else [])
 
     lines = [json.loads(line) for line in (report.folder / "metrics.jsonl").read_text().splitlines()]
     assert [line["epoch"] for line in lines] == list(range(1, 9))
     scores = [line["validation"]["score"] for line in lines]
     assert report.epoch == 1 + scores.index(max(scores))
     assert report.validation["score"] == max(scores)
-    key = "self_test" if loss == "independent" else None
+    key = None if compares else "self_test"
     best = lines[report.epoch - 1]["validation"]
     if key:
         assert best["score"] == best[key]
@@ -185,7 +188,7 @@ def test_foreign_files_are_not_written_beside(store, tmp_path):
 
 
 def test_a_loss_that_is_not_finite_stops_and_keeps_the_checkpoint(store, tmp_path, monkeypatch):
-    from featstore_training.objectives import Bct
+    from featstore_training.objectives.bct import Bct
 
     honest, calls = Bct.loss, []
 
@@ -203,15 +206,6 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_checkpoint(store, tmp_pat
     finished = train(store, settings, tmp_path / "run")
     assert finished.resumed_at == 3
     assert_equal(weights(whole.folder), weights(finished.folder))
-
-
-def test_widths_that_cannot_be_compared_are_refused_with_the_option(store, tmp_path):
-    with pytest.raises(TrainingError, match="width 20") as caught:
-        train(store, config("bct", width=20), tmp_path / "run")
-    assert f"--width {OLD}" in caught.value.hint
-    report = train(store, config("independent", width=20, epochs=1), tmp_path / "run")
-    assert read_card(report.folder).space.width == 20
-    assert "cross_test" not in report.validation
 
 
 def test_errors_say_what_helps(store, tmp_path):

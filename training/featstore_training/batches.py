@@ -16,14 +16,13 @@ from torch.nn import functional
 
 from featstore.errors import TrainingError, sample_of
 from featstore.store import FeatureSet
-from featstore_training.prototypes import Prototypes, class_means
-from featstore_training.seeds import array_generator
+from featstore_training.old_rows import BLOCK_ROWS, Column, HeldColumn
+from featstore_training.seeds import array_generator, tensor_generator
 
 __all__ = ["CachedBatch", "CachedColumn", "TrainingRows"]
 
 # columns up to this size are held in memory as float32; larger ones are gathered batch by batch
 RESIDENT_BYTES = 2 * 2**30
-BLOCK_ROWS = 8192
 
 
 class CachedColumn:
@@ -45,9 +44,14 @@ class CachedColumn:
         self._features = features
         self._rows = rows
         self._unit = unit
-        self._held: Tensor | None = None
+        self._held: HeldColumn | None = None
         if len(rows) * features.width * 4 <= resident_bytes:
-            self._held = self._read(rows)
+            self._held = HeldColumn(self._read(rows))
+
+    @property
+    def width(self) -> int:
+        """D."""
+        return self._features.width
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -55,14 +59,17 @@ class CachedColumn:
     def take(self, positions: NDArray[np.int64]) -> Tensor:
         """Rows by position, float32 [len(positions), D]."""
         if self._held is not None:
-            return self._held[torch.from_numpy(positions)]
+            return self._held.take(positions)
         return self._read(self._rows[positions])
 
     def blocks(self) -> Iterator[tuple[slice, Tensor]]:
         """All rows in order: (positions, float32 [n, D])."""
+        if self._held is not None:
+            yield from self._held.blocks()
+            return
         for start in range(0, len(self), BLOCK_ROWS):
             part = slice(start, min(start + BLOCK_ROWS, len(self)))
-            yield part, self._read(self._rows[part]) if self._held is None else self._held[part]
+            yield part, self._read(self._rows[part])
 
     def _read(self, rows: NDArray[np.int64]) -> Tensor:
         block = torch.from_numpy(self._features.gather(rows).astype(np.float32))
@@ -80,17 +87,17 @@ class CachedColumn:
 
 @dataclass(frozen=True, slots=True)
 class CachedBatch:
-    """Rows of one step before the map.
+    """Rows of one step, nothing read yet.
 
     Attributes:
-        inputs: New backbone's features as stored, float32 [B, D].
+        rows: Positions among the training rows, int64 [B].
         label: int64 [B].
-        columns: What the objective asked for.
+        generator: Of this step, seeded by run, epoch and step.
     """
 
-    inputs: Tensor
+    rows: Tensor
     label: Tensor
-    columns: dict[str, Tensor]
+    generator: torch.Generator
 
 
 class TrainingRows:
@@ -103,11 +110,9 @@ class TrainingRows:
         columns: Cached columns that batches carry, by name.
     """
 
-    def __init__(
-        self, inputs: CachedColumn, labels: NDArray[np.int64], classes: int, columns: dict[str, CachedColumn]
-    ) -> None:
+    def __init__(self, inputs: Column, labels: Tensor, classes: int, columns: dict[str, Column]) -> None:
         self.inputs = inputs
-        self.labels = torch.from_numpy(labels)
+        self.labels = labels
         self.classes = classes
         self._columns = columns
 
@@ -121,9 +126,13 @@ class TrainingRows:
     def batches(self, batch: int, seed: int, epoch: int) -> Iterator[CachedBatch]:
         """Every row once, in an order that seed and epoch fix, in batches of equal size (± 1), none above `batch`."""
         order = array_generator(seed, f"epoch {epoch}").permutation(len(self))
-        for positions in np.array_split(order, self.steps(batch)):
-            columns = {name: column.take(positions) for name, column in self._columns.items()}
-            yield CachedBatch(self.inputs.take(positions), self.labels[torch.from_numpy(positions)], columns)
+        for step, positions in enumerate(np.array_split(order, self.steps(batch))):
+            rows = torch.from_numpy(positions)
+            yield CachedBatch(rows, self.labels[rows], tensor_generator(seed, f"epoch {epoch} step {step}"))
+
+    def columns_at(self, rows: Tensor) -> dict[str, Tensor]:
+        """What batches carry, of these rows [B]."""
+        return {name: column.take(rows.numpy()) for name, column in self._columns.items()}
 
     def input_statistics(self) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation of every input component, float64 [D] each; two passes."""
@@ -131,7 +140,3 @@ class TrainingRows:
         mean = sum((block.double().sum(dim=0) for _, block in self.inputs.blocks()), zero) / count
         square = sum(((block.double() - mean).square().sum(dim=0) for _, block in self.inputs.blocks()), zero) / count
         return mean, square.sqrt()
-
-    def prototypes_of(self, column: CachedColumn) -> Prototypes:
-        """Class means of a column over the training rows."""
-        return class_means(((block, self.labels[part]) for part, block in column.blocks()), self.classes)

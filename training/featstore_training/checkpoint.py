@@ -20,13 +20,15 @@ from torch import Tensor
 from featstore.errors import CorruptStoreError
 from featstore.maps import FeatureMap
 from featstore.whole_files import write_whole
-from featstore_training.heads import CosineSoftmax
+from featstore_training.bridges import Bridge
+from featstore_training.heads import Head
 from featstore_training.objectives import Objective
 
 __all__ = ["RESUME", "TrainState", "read_header", "restore", "save"]
 
 RESUME = "resume.safetensors"
-FORMAT = 1
+FORMAT = 2
+KEPT = ("module", "bridge", "head")  # what a run folder is made of; the objective has done its work by then
 
 
 @dataclass(slots=True)
@@ -34,18 +36,19 @@ class TrainState:
     """A run between two epochs.
 
     Attributes:
-        module, head, objective, optimizer: What is trained, by what.
+        module, bridge, head, objective, optimizer: What is trained, by what.
         request: Config and inputs as JSON; a checkpoint of another request is never continued.
         epoch: Epochs finished.
         best_epoch: The epoch whose weights are kept, 0 before the first.
         best_score: Its validation as JSON.
-        best: Its weights, `map.…` and `head.…`.
+        best: Its weights, `module.…`, `bridge.…` and `head.…`.
         notes: What the user was told.
         seconds: Time spent training so far.
     """
 
     module: FeatureMap
-    head: CosineSoftmax
+    bridge: Bridge
+    head: Head
     objective: Objective
     optimizer: torch.optim.Optimizer
     request: dict[str, Any]
@@ -59,20 +62,20 @@ class TrainState:
     def keep_best(self, score: dict[str, Any]) -> None:
         """Remember the present weights as those of the present epoch."""
         self.best_epoch, self.best_score = self.epoch, score
-        weights = {f"map.{key}": tensor for key, tensor in self.module.state_dict().items()}
-        weights |= {f"head.{key}": tensor for key, tensor in self.head.state_dict().items()}
-        self.best = {key: tensor.clone() for key, tensor in weights.items()}
+        self.best = {
+            f"{part}.{key}": tensor.clone() for part in KEPT for key, tensor in getattr(self, part).state_dict().items()
+        }
 
     def load_best(self) -> None:
-        """Put the best weights into the map and the head."""
-        self.module.load_state_dict(_under("map.", self.best))
-        self.head.load_state_dict(_under("head.", self.best))
+        """Put the best weights into map, bridge and head."""
+        for part in KEPT:
+            getattr(self, part).load_state_dict(_under(f"{part}.", self.best))
 
 
 def save(folder: Path, state: TrainState) -> None:
     """Replace the checkpoint in `folder`."""
     tensors = {f"best.{key}": tensor for key, tensor in state.best.items()}
-    for part in ("module", "head", "objective"):
+    for part in (*KEPT, "objective"):
         for key, tensor in getattr(state, part).state_dict().items():
             tensors[f"{part}.{key}"] = tensor.contiguous()
     for number, slots in state.optimizer.state_dict()["state"].items():
@@ -123,7 +126,7 @@ def restore(folder: Path, state: TrainState) -> None:
     try:
         with safe_open(path, "pt") as stream:
             tensors = {key: stream.get_tensor(key) for key in list(stream.keys())}
-        for part in ("module", "head", "objective"):
+        for part in (*KEPT, "objective"):
             getattr(state, part).load_state_dict(_under(f"{part}.", tensors))
     except (SafetensorError, RuntimeError) as error:
         raise _damaged(path, error) from error

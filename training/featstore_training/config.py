@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from pydantic import Field, field_validator
 
 from featstore.maps import LinearConfig, MapConfig
+from featstore_training.bridges import BridgePolicy
+from featstore_training.head_config import HeadConfig
 from featstore_training.strict import Strict
 
 __all__ = ["TrainConfig"]
@@ -25,7 +28,9 @@ class TrainConfig(Strict):
         val_by: Whether it is taken from every class (`image`) or is whole classes (`class`).
         width: Output width; None takes the old width, without an old set the input width.
         map: What the map is made of; the name of an architecture alone takes its defaults.
-        scale: γ of the cosine softmax.
+        bridge: How new features of another width are compared with old ones: `truncate` (the first components), `pad` (zeros
+            behind) or `project` (a learned matrix); None needs equal widths.
+        head: The classifier; the name of a kind alone takes its defaults, None the objective's own.
         epochs: Passes over the training rows.
         batch: Rows of a step.
         optimizer: `adam`, or `sgd` with momentum 0.9.
@@ -37,6 +42,7 @@ class TrainConfig(Strict):
         metric: What validation measures.
         reference_self: Self-test value that the selection score divides by; None takes the raw new features'.
         params: Settings of the objective.
+        old_run: Run folder that made the old features, for methods that read the old classifier and for the lineage.
     """
 
     what: ClassVar[str] = "training settings"
@@ -50,7 +56,8 @@ class TrainConfig(Strict):
     val_by: Literal["image", "class"] = "image"
     width: int | None = Field(None, gt=0)
     map: MapConfig = Field(default_factory=LinearConfig)
-    scale: float = Field(12.0, gt=0)
+    bridge: BridgePolicy | None = None
+    head: HeadConfig | None = None
     epochs: int = Field(30, ge=1)
     batch: int = Field(256, ge=2)
     optimizer: Literal["adam", "sgd"] = "adam"
@@ -62,13 +69,14 @@ class TrainConfig(Strict):
     metric: str = "map"
     reference_self: float | None = Field(None, gt=0, le=1)
     params: dict[str, Any] = Field(default_factory=dict)
+    old_run: Path | None = None
 
     @field_validator("where", "val_where", mode="before")
     @classmethod
     def _one_filter(cls, value: object) -> object:
         return (value,) if isinstance(value, str) else value
 
-    @field_validator("map", mode="before")
+    @field_validator("map", "head", mode="before")
     @classmethod
-    def _name_of_map(cls, value: object) -> object:
+    def _name_alone(cls, value: object) -> object:
         return {"name": value} if isinstance(value, str) else value

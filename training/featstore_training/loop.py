@@ -13,19 +13,21 @@ from torch import Tensor, nn
 from featstore.errors import TrainingError
 from featstore.progress import Progress
 from featstore_training import checkpoint, metrics_log
-from featstore_training.batches import TrainingRows
+from featstore_training.batches import CachedBatch, TrainingRows
 from featstore_training.checkpoint import TrainState
 from featstore_training.config import TrainConfig
+from featstore_training.current import CurrentFeatures
 from featstore_training.objectives import Batch
-from featstore_training.prototypes import Prototypes, class_means
+from featstore_training.old_rows import OldRows
 from featstore_training.selection import Validation
 
-__all__ = ["current_prototypes", "fit", "learning_rate", "make_optimizer"]
+__all__ = ["fit", "learning_rate", "make_optimizer"]
 
 
 def fit(
     state: TrainState,
     rows: TrainingRows,
+    old: OldRows | None,
     validation: Validation | None,
     config: TrainConfig,
     out: Path,
@@ -42,8 +44,8 @@ def fit(
         started = time.perf_counter()
         terms = _epoch(state, rows, config, steps)
         state.epoch += 1
-        figures = state.objective.refresh(state.epoch, lambda: current_prototypes(state.module, rows))
-        score = validation.score(state.module).as_json() if validation else {}
+        figures = state.objective.refresh(state.epoch, CurrentFeatures(state.module, state.bridge, rows, old))
+        score = validation.score(state.module, state.bridge).as_json() if validation else {}
         # without validation there is nothing to choose by and the last epoch is kept
         if not state.best or not score or score["score"] > state.best_score["score"]:
             state.keep_best(score)
@@ -69,8 +71,8 @@ def _epoch(state: TrainState, rows: TrainingRows, config: TrainConfig, steps: in
     for number, batch in enumerate(rows.batches(config.batch, config.seed, state.epoch)):
         for group in state.optimizer.param_groups:
             group["lr"] = learning_rate(config, state.epoch * steps + number, steps)
-        feature = state.module(batch.inputs)
-        terms = state.objective.loss(Batch(feature, batch.label, batch.columns), state.head)
+        progress = (state.epoch + number / steps) / config.epochs
+        terms = state.objective.loss(_forward(state, rows, batch, progress), state.head)
         total = torch.stack(list(terms.values())).sum()
         _check_finite(total, terms, state.epoch, number)
         state.optimizer.zero_grad()
@@ -81,6 +83,32 @@ def _epoch(state: TrainState, rows: TrainingRows, config: TrainConfig, steps: in
     return {name: value / steps for name, value in sums.items()}
 
 
+def _forward(state: TrainState, rows: TrainingRows, cached: CachedBatch, progress: float) -> Batch:
+    """New features of a step's rows; with a mixer, what the classifier sees as well."""
+    mixer = state.objective.mixer
+    replaced = mixer.choose(cached.rows, cached.generator) if mixer else None
+    columns = rows.columns_at(cached.rows)
+    forward = ~replaced if mixer and mixer.skip_forward and replaced is not None else torch.ones_like(cached.rows) > 0
+    picked = cached.rows[forward]
+    feature = state.module(rows.inputs.take(picked.numpy()))
+    mixed = None
+    if replaced is not None:
+        new = state.bridge.mixing_side(feature)[~replaced[forward]]
+        old = state.bridge.lift(columns["old_feature"][replaced]).to(new.dtype)
+        mixed = torch.cat([new, old]), torch.cat([cached.label[~replaced], cached.label[replaced]])
+    return Batch(
+        feature=feature,
+        label=cached.label[forward],
+        columns={name: column[forward] for name, column in columns.items()},
+        rows=picked,
+        bridged=None if state.bridge.policy is None else state.bridge(feature),
+        mixed=mixed,
+        epoch=state.epoch,
+        progress=progress,
+        generator=cached.generator,
+    )
+
+
 def _check_finite(total: Tensor, terms: dict[str, Tensor], epoch: int, step: int) -> None:
     if not bool(torch.isfinite(total)):
         values = ", ".join(f"{name} = {float(term.detach()):g}" for name, term in terms.items())
@@ -88,17 +116,6 @@ def _check_finite(total: Tensor, terms: dict[str, Tensor], epoch: int, step: int
             f"the loss is not finite in epoch {epoch + 1}, step {step + 1}: {values}",
             hint=f"train into another folder with a lower --lr; the checkpoint after epoch {epoch} is kept in this one",
         )
-
-
-@torch.no_grad()
-def current_prototypes(module: nn.Module, rows: TrainingRows) -> Prototypes:
-    """Class means of the present unit new features over the training rows; one pass."""
-    was_training = module.training
-    module.eval()
-    blocks = ((module(block), rows.labels[part]) for part, block in rows.inputs.blocks())
-    prototypes = class_means(blocks, rows.classes)
-    module.train(was_training)
-    return prototypes
 
 
 def make_optimizer(config: TrainConfig, modules: list[nn.Module]) -> torch.optim.Optimizer:

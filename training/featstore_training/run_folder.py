@@ -10,11 +10,12 @@ from featstore.nested import flatten
 from featstore.runs import CARD, RunCard, read_card
 from featstore_training.checkpoint import RESUME, read_header
 from featstore_training.metrics_log import METRICS
+from featstore_training.old_head import CLASSIFIER
 
 __all__ = ["finished_card", "is_unfinished"]
 
-CLASSIFIER = "classifier.safetensors"
-OURS = {CARD, RESUME, METRICS, CLASSIFIER, "map.safetensors"}
+BRIDGE = "bridge"
+OURS = {CARD, RESUME, METRICS, CLASSIFIER, BRIDGE, "map.safetensors"}
 
 
 def finished_card(folder: Path, request: dict[str, Any]) -> RunCard | None:

@@ -2,36 +2,36 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from blake3 import blake3
 from safetensors.torch import save
 
 import featstore
-from featstore.errors import TrainingError, UsageError
-from featstore.evaluate import metric_info
-from featstore.maps import build_map, save_map
+from featstore.maps import LinearConfig, build_map, output_space, save_map
 from featstore.progress import SILENT, Progress
 from featstore.runs import RunCard
-from featstore.store import FeatureSet, Store
+from featstore.spaces import Space
+from featstore.store import Store
 from featstore.whole_files import write_whole
 from featstore_training import checkpoint, metrics_log
 from featstore_training.batches import CachedColumn, TrainingRows
+from featstore_training.bridges import make_bridge
 from featstore_training.checkpoint import TrainState
 from featstore_training.config import TrainConfig
-from featstore_training.heads import CosineSoftmax
-from featstore_training.holdout import Rows, choose_rows
+from featstore_training.heads import build_head
+from featstore_training.job import Job, prepare
 from featstore_training.loop import fit, make_optimizer
-from featstore_training.objectives import ClassSide, Objective, find_objective
-from featstore_training.run_folder import CLASSIFIER, finished_card, is_unfinished
+from featstore_training.objectives import ClassSide
+from featstore_training.old_head import CLASSIFIER
+from featstore_training.old_rows import Column, OldRows
+from featstore_training.run_folder import BRIDGE, finished_card, is_unfinished
 from featstore_training.seeds import global_seed, tensor_generator
 from featstore_training.selection import Validation
-from featstore_training.strict import Strict
 
 __all__ = ["TrainReport", "train"]
 
@@ -72,36 +72,11 @@ class TrainReport:
     notes: list[str]
 
 
-@dataclass(frozen=True, slots=True)
-class _Job:
-    """Everything that is fixed before anything is computed."""
-
-    config: TrainConfig
-    method: type[Objective]
-    params: Strict
-    new: FeatureSet
-    old: FeatureSet | None
-    width: int
-    rows: Rows
-
-    @property
-    def request(self) -> dict[str, Any]:
-        """Config and inputs as JSON: two runs with the same request are the same run."""
-        config = self.config.model_dump(mode="json", exclude={"new", "old"})
-        config |= {"width": self.width, "params": self.params.model_dump(mode="json")}
-        digest = blake3()
-        for array in (self.rows.train, self.rows.validation, self.rows.train_labels, self.rows.validation_labels):
-            digest.update(np.int64(len(array)).tobytes() + array.tobytes())
-        digest.update("\0".join(self.rows.class_names).encode())
-        sets = {"new": self.new, "old": self.old}
-        inputs = {name: f"{s.ref} {s.record.uuid}" if s else None for name, s in sets.items()}
-        return {"config": config, "inputs": {**inputs, "rows_and_labels": digest.hexdigest()}}
-
-
 def train(store: Store, config: TrainConfig, out: Path, *, progress: Progress = SILENT) -> TrainReport:
     """Train a map from the new features, and write it as a run folder.
 
-    The folder ends with `map.safetensors`, `classifier.safetensors`, `metrics.jsonl` and, last, `card.json`. The same call
+    The folder ends with `map.safetensors`, `classifier.safetensors`, `metrics.jsonl`, for different widths a run folder
+    `bridge`, and last `card.json`. The same call
     on a finished folder returns at once, on an unfinished one it continues to the weights it would have reached
     undisturbed. Features of the output are declared compatible with the old space if the method aims at that.
 
@@ -120,14 +95,13 @@ def train(store: Store, config: TrainConfig, out: Path, *, progress: Progress = 
     """
     started = time.perf_counter()
     out = Path(out)
-    job = _prepare(store, config)
+    job = prepare(store, config)
     if card := finished_card(out, job.request):
         (out / checkpoint.RESUME).unlink(missing_ok=True)
         progress.note(f"{out} already holds this run (cached)")
         return _report(out, card, cached=True, resumed_at=config.epochs, seconds=time.perf_counter() - started)
     resume = is_unfinished(out, job.request)
-    reads_old = job.method.needs & {"old_feature", "prototype"}
-    old = CachedColumn(job.old, job.rows.train, unit=True) if job.old and reads_old else None
+    old = _load_old(job)
     rows = _load_rows(job, old)
     validation = _load_validation(job)
     state = _build(job, rows, old)
@@ -142,66 +116,66 @@ def train(store: Store, config: TrainConfig, out: Path, *, progress: Progress = 
         progress.note(note)
     metrics_log.keep_first(out, state.epoch)
     resumed_at = state.epoch
-    fit(state, rows, validation, config, out, progress)
+    fit(state, rows, old, validation, config, out, progress)
     card = _write(job, state, validation, out)
     return _report(out, card, cached=False, resumed_at=resumed_at, seconds=time.perf_counter() - started)
 
 
-def _prepare(store: Store, config: TrainConfig) -> _Job:
-    method = find_objective(config.loss)
-    params = method.Params(**config.params)
-    metric_info(config.metric)
-    new = store.features(config.new)
-    old = store.features(config.old) if config.old else None
-    if old is None and (method.compares or method.needs - {"label"}):
-        raise UsageError(f"loss '{config.loss}' compares with old features", hint="name them: --old DATASET/NAME")
-    width = config.width or (old.width if old else new.width)
-    if old and method.compares and width != old.width:
-        raise TrainingError(
-            f"loss '{config.loss}' compares new features of width {width} with {old.ref}, which has width {old.width}; "
-            "a cosine needs equal widths",
-            hint=f"--width {old.width}, or leave --width out",
-        )
-    rows = choose_rows([new, old] if old else [new], config)
-    return _Job(config, method, params, new, old, width, rows)
-
-
-def _load_rows(job: _Job, old: CachedColumn | None) -> TrainingRows:
+def _load_rows(job: Job, old: OldRows | None) -> TrainingRows:
     inputs = CachedColumn(job.new, job.rows.train, unit=False)
-    columns = {"old_feature": old} if old and "old_feature" in job.method.needs else {}
-    return TrainingRows(inputs, job.rows.train_labels, len(job.rows.class_names), columns)
+    columns: dict[str, Column] = {"old_feature": old.column} if old and "old_feature" in job.needs else {}
+    return TrainingRows(inputs, torch.from_numpy(job.rows.train_labels), len(job.rows.class_names), columns)
 
 
-def _load_validation(job: _Job) -> Validation | None:
+def _load_old(job: Job) -> OldRows | None:
+    if job.old is None or not job.needs & {"old_feature", "prototype"}:
+        return None
+    column = CachedColumn(job.old, job.rows.train, unit=True)
+    return OldRows(column, torch.from_numpy(job.rows.train_labels), len(job.rows.class_names))
+
+
+def _load_validation(job: Job) -> Validation | None:
     rows = job.rows.validation
     if not len(rows):
         return None
-    comparable = job.old is not None and job.old.width == job.width
+    comparable = job.old is not None and (job.compares or job.old.width == job.width)
     validation = Validation(
         job.new.gather(rows),
         job.rows.validation_labels,
         job.old.gather(rows) if job.old is not None and comparable else None,
-        by_cross=job.method.compares,
+        by_cross=job.compares,
         metric=job.config.metric,
         reference_self=job.config.reference_self,
     )
     return validation if validation.usable else None
 
 
-def _build(job: _Job, rows: TrainingRows, old: CachedColumn | None) -> TrainState:
+def _build(job: Job, rows: TrainingRows, old: OldRows | None) -> TrainState:
     config = job.config
     with global_seed(config.seed, "map"):
         module = build_map(config.map, job.new.width, job.width)
     module.fit_input(*rows.input_statistics())
-    head = CosineSoftmax(rows.classes, job.width, config.scale, tensor_generator(config.seed, "head"))
-    prototypes = rows.prototypes_of(old) if old and "prototype" in job.method.needs else None
+    with global_seed(config.seed, "bridge"):
+        old_width = job.old.width if job.old and job.compares else job.width
+        bridge = make_bridge(config.bridge, job.width, old_width)
+    side = ClassSide(
+        classes=rows.classes,
+        epochs=config.epochs,
+        prototypes=old.prototypes() if old and "prototype" in job.needs else None,
+        old=old,
+        old_head=job.old_run.for_classes(job.rows.class_names) if job.old_run else None,
+        bridge=bridge,
+    )
     with global_seed(config.seed, "objective"):
-        objective = job.method(job.params, ClassSide(rows.classes, config.epochs, prototypes))
-    optimizer = make_optimizer(config, [module, head, objective])
-    return TrainState(module, head, objective, optimizer, job.request)
+        objective = job.method(job.params, side)
+    width = bridge.mixing_width if objective.mixer else job.width
+    vertices = torch.tensor(job.vertices) if job.vertices else None
+    head = build_head(job.head, rows.classes, width, tensor_generator(config.seed, "head"), vertices)
+    optimizer = make_optimizer(config, [module, bridge, head, objective])
+    return TrainState(module, bridge, head, objective, optimizer, job.request)
 
 
-def _row_notes(job: _Job, validation: Validation | None) -> list[str]:
+def _row_notes(job: Job, validation: Validation | None) -> list[str]:
     notes = []
     if job.rows.unlabelled:
         notes.append(f"{job.rows.unlabelled} rows without a label are left out")
@@ -212,7 +186,7 @@ def _row_notes(job: _Job, validation: Validation | None) -> list[str]:
     return notes
 
 
-def _write(job: _Job, state: TrainState, validation: Validation | None, out: Path) -> RunCard:
+def _write(job: Job, state: TrainState, validation: Validation | None, out: Path) -> RunCard:
     state.load_best()
     head = state.head
     write_whole(out / CLASSIFIER, save({name: tensor.contiguous() for name, tensor in head.state_dict().items()}))
@@ -221,11 +195,15 @@ def _write(job: _Job, state: TrainState, validation: Validation | None, out: Pat
         **state.request,
         "rows": {**counts, "unlabelled": job.rows.unlabelled, "missing": job.rows.missing},
         "head": {
-            "type": CosineSoftmax.name,
-            "scale": job.config.scale,
-            "margin": CosineSoftmax.margin,
+            "type": job.head.name,
+            "scale": state.head.scale,
+            "margin": state.head.margin,
+            "config": job.head.model_dump(mode="json"),
             "class_names": list(job.rows.class_names),
+            "assigned": job.assigned,
         },
+        "lineage": job.lineage,
+        "bridge": _bridge_entry(job),
         "epochs": state.epoch,
         "best_epoch": state.best_epoch,
         "validation": {**validation.as_json(), **state.best_score} if validation else {},
@@ -233,18 +211,37 @@ def _write(job: _Job, state: TrainState, validation: Validation | None, out: Pat
         "seconds": round(state.seconds, 3),
         "versions": {"featstore": featstore.__version__, "torch": torch.__version__},
     }
+    old_space = (job.old.space.digest,) if job.old and job.compares else ()
+    settings: dict[str, Any] = {"config": job.config.map, "input_space": job.new.space, "name": out.name}
+    if job.config.bridge:
+        _write_bridge(job, state, output_space(state.module, **settings), old_space, out)
+        old_space = ()
     card = save_map(
-        out,
-        state.module,
-        config=job.config.map,
-        input_space=job.new.space,
-        name=out.name,
-        compatible_with=(job.old.space.digest,) if job.old and job.method.compares else (),
-        training=training,
-        extra_files=(CLASSIFIER,),
+        out, state.module, **settings, compatible_with=old_space, training=training, extra_files=(CLASSIFIER,)
     )
     (out / checkpoint.RESUME).unlink(missing_ok=True)
     return card
+
+
+def _bridge_entry(job: Job) -> dict[str, Any] | None:
+    """How the card says that widths are bridged."""
+    if not job.config.bridge or job.old is None:
+        return None
+    return {"policy": job.config.bridge, "from": job.width, "to": job.old.width, "run": BRIDGE}
+
+
+def _write_bridge(job: Job, state: TrainState, space: Space, old_space: tuple[str, ...], out: Path) -> None:
+    """The way from the new features to what is compared with old ones, as a run folder inside the run's."""
+    shutil.rmtree(out / BRIDGE, ignore_errors=True)  # a crash may have left one
+    save_map(
+        out / BRIDGE,
+        state.bridge.as_map(),
+        config=LinearConfig(),
+        input_space=space,
+        name=f"{out.name}.{BRIDGE}",
+        compatible_with=old_space,
+        training={"bridge": _bridge_entry(job), "inputs": state.request["inputs"]},
+    )
 
 
 def _report(out: Path, card: RunCard, *, cached: bool, resumed_at: int, seconds: float) -> TrainReport:

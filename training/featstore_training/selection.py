@@ -26,7 +26,7 @@ class ValidationScore:
 
     Attributes:
         self_test: New queries in the new gallery.
-        cross_test: New queries in the old gallery; None without an old set of the map's width.
+        cross_test: New queries in the old gallery; None without an old set to compare with.
         score: What selection maximises.
     """
 
@@ -53,7 +53,7 @@ class Validation:
     Args:
         inputs: New backbone's features, float [Q, D].
         labels: int64 [Q].
-        old: Old features [Q, D_o]; None if there are none of the map's output width.
+        old: Old features [Q, D_o]; None if there are none that new ones can be compared with.
         by_cross: Whether the cross-test counts in the score.
         metric: Name of a metric.
         reference_self: Divides the self-test; None takes the raw inputs' self-test.
@@ -94,14 +94,16 @@ class Validation:
         }
 
     @torch.no_grad()
-    def score(self, module: nn.Module) -> ValidationScore:
-        """Apply the map and measure."""
+    def score(self, module: nn.Module, bridge: nn.Module | None = None) -> ValidationScore:
+        """Apply the map and measure; the cross-test compares what the bridge makes of its outputs."""
         was_training = module.training
         module.eval()
-        mapped = torch.cat([module(block) for block in torch.split(self._inputs, BLOCK_ROWS)]).numpy()
+        features = torch.cat([module(block) for block in torch.split(self._inputs, BLOCK_ROWS)])
         module.train(was_training)
+        mapped = features.numpy()
+        compared = mapped if bridge is None else bridge(features).numpy()
         self_test = self._measure(mapped, mapped)
-        cross_test = None if self._old is None else self._measure(mapped, self._old)
+        cross_test = None if self._old is None else self._measure(compared, self._old)
         score = self_test
         if self._by_cross and cross_test is not None and self.old_old is not None:
             least = np.finfo(np.float64).tiny

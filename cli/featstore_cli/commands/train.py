@@ -26,6 +26,10 @@ if TYPE_CHECKING:
 @where_option(help_text="Rows to train on, e.g. split=train; repeat for 'and'.")
 @where_option("--val-where", help_text="Rows to select on; default: a share of the training rows.")
 @click.option("--width", type=click.IntRange(1), help="Components of the new features; default: the old width.")
+@click.option("--bridge", metavar="HOW", help="For a width unlike the old: truncate, pad or project.")
+@click.option(
+    "--old-run", metavar="RUN", type=click.Path(path_type=Path), help="Run that made the old set: classifier, lineage."
+)
 @click.option("--epochs", type=click.IntRange(1), help="Passes over the training rows.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Initialisation, order and validation rows.")
 @click.option(
@@ -46,6 +50,8 @@ def train(
     where: tuple[str, ...],
     val_where: tuple[str, ...],
     width: int | None,
+    bridge: str | None,
+    old_run: Path | None,
     epochs: int | None,
     seed: int,
     settings: tuple[str, ...],
@@ -68,7 +74,8 @@ def train(
         "val_where": val_where,
         "seed": seed,
     }
-    values |= {name: value for name, value in (("width", width), ("epochs", epochs)) if value is not None}
+    given = {"width": width, "bridge": bridge, "old_run": old_run, "epochs": epochs}
+    values |= {name: value for name, value in given.items() if value is not None}
     config = TrainConfig(**_merged(values, settings))
     with progress() as listener:
         report = train_run(store, config, folder, progress=listener)
@@ -93,7 +100,10 @@ def losses(as_json: bool) -> None:
         print_json([info._asdict() for info in found])
         return
     for info in found:
-        out.print(f"[bold]{info.name:12}[/] {info.summary}\n{'':12} [dim]{info.paper}[/]")
+        lines = [info.summary, f"[dim]{info.paper}[/]", f"[dim]reads {', '.join(info.needs)}[/]"]
+        if info.forms:
+            lines.append(f"[dim]forms {', '.join(f'{info.name}:{form}' for form in info.forms)}[/]")
+        out.print(f"[bold]{info.name:12}[/] " + f"\n{'':13}".join(lines))
 
 
 def _merged(values: dict[str, Any], settings: tuple[str, ...]) -> dict[str, Any]:

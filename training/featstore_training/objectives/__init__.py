@@ -1,22 +1,31 @@
-"""Training methods, one file each."""
+"""Training methods, one file each; `registry` knows them by name."""
 
-from featstore_training.objectives.base import Batch, ClassSide, Objective
-from featstore_training.objectives.bct import Bct
-from featstore_training.objectives.independent import Independent
-from featstore_training.objectives.l2 import L2
-from featstore_training.objectives.odpp import Odpp
-from featstore_training.objectives.registry import LossInfo, find_objective, losses, objective
+from featstore_training.objectives import (  # noqa: F401 - importing a method registers it
+    advbct,
+    bank,
+    bct,
+    cores,
+    independent,
+    l2,
+    lce,
+    mixbct,
+    nccl,
+    ndpp,
+    odpp,
+    ract,
+    unibct,
+)
+from featstore_training.objectives.base import Batch, ClassSide, Current, Objective
+from featstore_training.objectives.registry import LossInfo, find_objective, losses, objective, objective_params
 
 __all__ = [
-    "L2",
     "Batch",
-    "Bct",
     "ClassSide",
-    "Independent",
+    "Current",
     "LossInfo",
     "Objective",
-    "Odpp",
     "find_objective",
     "losses",
     "objective",
+    "objective_params",
 ]

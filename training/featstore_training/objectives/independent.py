@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from featstore_training.heads import CosineSoftmax
+from featstore_training.heads import Head
 from featstore_training.objectives.base import Batch, ClassSide, NoParams, Objective
 from featstore_training.objectives.registry import objective
 
@@ -16,11 +16,12 @@ class Independent(Objective):
     """ℒ = CE(head(fⁿ), y)."""
 
     compares = False
+    old_optional = True
 
     def __init__(self, params: NoParams, side: ClassSide) -> None:
         super().__init__()
         del params, side
 
-    def loss(self, batch: Batch, head: CosineSoftmax) -> dict[str, Tensor]:
+    def loss(self, batch: Batch, head: Head) -> dict[str, Tensor]:
         """One term, `classification`."""
-        return {"classification": head.loss(batch.feature, batch.label)}
+        return {"classification": self.classification(batch, head)}

@@ -9,7 +9,7 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn import functional
 
-from featstore_training.heads import CosineSoftmax
+from featstore_training.heads import Head
 from featstore_training.objectives.base import Batch, ClassSide, Objective
 from featstore_training.objectives.registry import objective
 from featstore_training.strict import Strict
@@ -35,9 +35,10 @@ class L2Params(Strict):
     "l2",
     summary="distance to the old feature of the same image, with a dead zone",
     paper="baseline in Liang et al., MixBCT, 2023",
+    forms={"weakened": {"theta": 0.2}},
 )
 class L2(Objective):
-    """ℒ = CE + λ·mean_i max(0, ‖f̂ⁿᵢ − f̂ᵒᵢ‖₂ − θ). The norm is not squared."""
+    """ℒ = CE(head(fⁿ), y) + λ·mean_i max(0, ‖f̂ⁿᵢ − f̂ᵒᵢ‖₂ − θ). The norm is not squared."""
 
     Params = L2Params
     needs = frozenset({"label", "old_feature"})
@@ -47,11 +48,13 @@ class L2(Objective):
         del side
         self.params = params
 
-    def loss(self, batch: Batch, head: CosineSoftmax) -> dict[str, Tensor]:
+    def loss(self, batch: Batch, head: Head) -> dict[str, Tensor]:
         """Terms `classification` and `distance`."""
-        gap = torch.linalg.vector_norm(functional.normalize(batch.feature, dim=1) - batch.columns["old_feature"], dim=1)
+        gap = torch.linalg.vector_norm(
+            functional.normalize(batch.compared, dim=1) - batch.columns["old_feature"], dim=1
+        )
         distance = (gap - self.params.theta).clamp(min=0).mean()
         return {
-            "classification": head.loss(batch.feature, batch.label),
+            "classification": self.classification(batch, head),
             "distance": self.params.weight * distance,
         }

@@ -2,33 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 import torch
 from pydantic import Field
 from torch import Tensor
 
-from featstore_training.heads import CosineSoftmax
-from featstore_training.objectives.base import Batch, ClassSide, Objective
+from featstore_training.neighbours import nearest
+from featstore_training.objectives.base import ClassSide, Current
 from featstore_training.objectives.perturbation import Adam, Problem, perturb, perturbed
-from featstore_training.objectives.prototype_softmax import prototype_softmax
+from featstore_training.objectives.perturbed_prototypes import PerturbedObjective, PerturbParams
 from featstore_training.objectives.registry import objective
-from featstore_training.prototypes import Prototypes
-from featstore_training.strict import Strict
 
 __all__ = ["Odpp", "OdppParams"]
 
-FIGURE_CLASSES = 2000  # figures for the log look at this many classes at most
 
-
-class OdppParams(Strict):
+class OdppParams(PerturbParams):
     """Settings of `odpp`.
 
     Attributes:
-        weight: λ.
-        scale: γ of the prototype softmax; None takes the head's.
-        perturb: `both` moves every column of the softmax; `positive_only` only a row's own, as the public code does.
         tau_old: τ_o, the cosine above which two old prototypes repel each other.
         tau_new: τ_n, the same against current new prototypes; None takes τ_o.
         new_term: Whether current new prototypes repel old ones of other classes at all.
@@ -37,15 +29,10 @@ class OdppParams(Strict):
         rate: Adam's rate.
         start_steps: Steps before training, against old prototypes only.
         refresh_steps: Steps at each refresh.
-        refresh_every: Epochs between refreshes.
-        warmup: Share of the epochs before the first refresh, while new prototypes mean little.
     """
 
     what: ClassVar[str] = "params of odpp"
 
-    weight: float = Field(1.0, ge=0)
-    scale: float | None = Field(None, gt=0)
-    perturb: Literal["both", "positive_only"] = "both"
     tau_old: float = Field(0.4, ge=-1, le=1)
     tau_new: float | None = Field(None, ge=-1, le=1)
     new_term: bool = True
@@ -54,96 +41,60 @@ class OdppParams(Strict):
     rate: float = Field(0.01, gt=0)
     start_steps: int = Field(100, ge=0)
     refresh_steps: int = Field(30, ge=0)
-    refresh_every: int = Field(2, ge=1)
-    warmup: float = Field(1 / 6, ge=0, le=1)
 
 
 @objective(
     "odpp",
     summary="bct against old prototypes that an inner optimisation moves apart where classes crowd",
     paper="Zhou et al., arXiv:2503.14824, 2025",
+    forms={"positive_only": {"perturb": "positive_only"}},
 )
-class Odpp(Objective):
+class Odpp(PerturbedObjective):
     """ℒ = CE(head(fⁿ), y) + λ·CE(γ·cos(fⁿ, p̃_c), y) with p̃ = norm(p + Δ); Δ solves the problem in `perturbation`.
 
     Δ starts from the old prototypes alone and is refreshed, warm-started, with the current new prototypes. Without a
     violated pair Δ stays 0 and the loss is that of `bct`. The paper's training code is not public; where the group's
     released perturbation code differs (only the positive column moves, a class may repel itself, few random pairs),
-    this follows the paper's idea, and `perturb="positive_only"` gives their softmax.
+    this follows the paper's idea, and `odpp:positive_only` gives their softmax.
     """
 
     Params = OdppParams
-    needs = frozenset({"label", "prototype"})
-    prototype: Tensor
-    known: Tensor
     delta: Tensor
     adam_first: Tensor
     adam_second: Tensor
     adam_step: Tensor
 
     def __init__(self, params: OdppParams, side: ClassSide) -> None:
-        super().__init__()
+        super().__init__(params, side)
         self.params = params
-        prototypes = side.required_prototypes()
-        unit = prototypes.unit()
-        self.register_buffer("prototype", unit)
-        self.register_buffer("known", prototypes.known)
-        self.register_buffer("delta", torch.zeros_like(unit))
-        self.register_buffer("adam_first", torch.zeros_like(unit))
-        self.register_buffer("adam_second", torch.zeros_like(unit))
+        for name in ("delta", "adam_first", "adam_second"):
+            self.register_buffer(name, torch.zeros_like(self.prototype))
         self.register_buffer("adam_step", torch.zeros((), dtype=torch.int64))
-        self.first_refresh = max(1, round(params.warmup * side.epochs))
 
     def moved(self) -> Tensor:
         """p̃, unit [C, D]."""
         return perturbed(self.prototype, self.delta)
 
-    def loss(self, batch: Batch, head: CosineSoftmax) -> dict[str, Tensor]:
-        """Terms `classification` and `influence`."""
-        moved = self.moved()
-        columns, own = (moved, None) if self.params.perturb == "both" else (self.prototype, moved)
-        influence = prototype_softmax(
-            batch.feature, batch.label, columns, self.known, self.params.scale or head.scale, own
-        )
-        return {
-            "classification": head.loss(batch.feature, batch.label),
-            "influence": self.params.weight * influence,
-        }
-
     def begin(self) -> list[str]:
         """Solve for Δ against the old prototypes alone; notes when nothing repels."""
-        self._solve(None, self.params.start_steps)
-        if int(self.known.sum()) < 2:
-            return ["odpp: fewer than two classes have old prototypes, so none is moved; it trains as bct"]
-        cosines = self._other_cosines()
-        if float(cosines.max()) <= self.params.tau_old:
+        notes = super().begin()
+        if notes:
+            return notes
+        closest, _ = nearest(self.prototype, self.prototype, 1, known=self.known, own=False)
+        closest = closest[self.known].flatten()
+        if float(closest.max()) <= self.params.tau_old:
             note = (
                 f"odpp: no two old prototypes have a cosine above tau_old = {self.params.tau_old:g}, so none is moved "
-                f"before the first refresh and it trains as bct; 95 % of the cosines lie below "
-                f"{float(cosines.quantile(0.95)):.2f}"
+                "before the first refresh and it trains as bct; half of the classes have their nearest at "
+                f"{float(closest.median()):.2f} or above"
             )
             return [note]
         return []
 
-    def refresh(self, epoch: int, current: Callable[[], Prototypes]) -> dict[str, float]:
-        """Continue from the present Δ with the current new prototypes, every `refresh_every` epochs after the warm-up."""
-        waited = epoch - self.first_refresh
-        if waited < 0 or waited % self.params.refresh_every:
-            return {}
-        new = current().unit().to(self.prototype.dtype) if self.params.new_term else None
-        trace = self._solve(new, self.params.refresh_steps)
-        kept = (self.prototype * self.moved()).sum(dim=1)[self.known]
-        return {
-            "hinge_before": trace[0][1],
-            "hinge_after": trace[-1][1],
-            "prototype_cosine": float(kept.mean()),
-            "prototype_cosine_min": float(kept.min()),
-            "nearest_before": self._nearest(self.prototype),
-            "nearest_after": self._nearest(self.moved()),
-        }
-
-    def _solve(self, new: Tensor | None, steps: int) -> list[tuple[float, float]]:
+    def move(self, current: Current | None) -> dict[str, float]:
+        """Continue from the present Δ."""
         params = self.params
+        new = current.prototypes().unit().to(self.prototype.dtype) if current and params.new_term else None
         problem = Problem(
             old=self.prototype,
             known=self.known,
@@ -154,17 +105,6 @@ class Odpp(Objective):
             kappa=params.kappa,
         )
         adam = Adam(self.adam_first, self.adam_second, self.adam_step)
-        return perturb(problem, self.delta, adam, steps=steps, rate=params.rate)
-
-    def _other_cosines(self) -> Tensor:
-        """Cosines of pairs of different known classes, flat."""
-        known = self.prototype[self.known][:FIGURE_CLASSES]
-        upper = torch.ones(len(known), len(known), dtype=torch.bool).triu(1)
-        return (known @ known.T)[upper]
-
-    def _nearest(self, prototypes: Tensor) -> float:
-        """Mean cosine of a class with the nearest other one."""
-        known = prototypes[self.known][:FIGURE_CLASSES]
-        cosines = known @ known.T
-        cosines.fill_diagonal_(-1.0)
-        return float(cosines.max(dim=1).values.mean())
+        steps = params.refresh_steps if current else params.start_steps
+        trace = perturb(problem, self.delta, adam, steps=steps, rate=params.rate)
+        return {"hinge_before": trace[0][1], "hinge_after": trace[-1][1]}

@@ -13,19 +13,19 @@ C classes, D width, K neighbours.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from featstore_training.neighbours import nearest, row_blocks
+
 __all__ = ["Adam", "Pairs", "Problem", "perturb", "perturbed", "trust_region"]
 
 DENSE_CLASSES = 5000  # up to here every pair is a neighbour: one C × C product a step
 NEIGHBOURS = 64
 REBUILD_STEPS = 10  # how long a list of neighbours is used
-BLOCK_ROWS = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,8 +140,10 @@ class Pairs:
         if len(problem.old) <= problem.dense_classes:
             return cls(problem, None, None)
         moved = perturbed(problem.old, delta)
-        near_new = None if problem.new is None else _nearest(moved, problem.new)
-        return cls(problem, _nearest(moved, moved), near_new)
+        near_old, near_new = (  # one more than needed, since the class itself may be among them
+            None if keys is None else nearest(moved, keys, NEIGHBOURS + 1)[1] for keys in (moved, problem.new)
+        )
+        return cls(problem, near_old, near_new)
 
     def evaluate(self, delta: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Objective, hinge part, and the gradient with respect to Δ [C, D]."""
@@ -163,7 +165,7 @@ class Pairs:
         """1/C Σ (⟨moved_c, other_j⟩ − τ)₊ and its gradient; `both`: `other` is `moved` and takes its share too."""
         known = self.problem.known
         total, gradient = moved.new_zeros(()), torch.zeros_like(moved)
-        for rows in _blocks(len(moved)):
+        for rows in row_blocks(len(moved)):
             if near is None:
                 excess = moved[rows] @ other.T - tau
                 active = (excess > 0) & known & known[rows, None]
@@ -184,14 +186,3 @@ class Pairs:
                     gradient.index_add_(0, index.flatten(), share.flatten(0, 1))
             total += (excess * weight).sum()
         return total / len(moved), gradient / len(moved)
-
-
-def _nearest(moved: Tensor, other: Tensor) -> Tensor:
-    """The `NEIGHBOURS` + 1 nearest rows of `other` for each row, [C, K]; the class itself may be among them."""
-    count = min(NEIGHBOURS + 1, len(other))
-    return torch.cat([(moved[rows] @ other.T).topk(count, dim=1).indices for rows in _blocks(len(moved))])
-
-
-def _blocks(rows: int) -> Iterator[Tensor]:
-    for start in range(0, rows, BLOCK_ROWS):
-        yield torch.arange(start, min(start + BLOCK_ROWS, rows))

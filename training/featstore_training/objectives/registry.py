@@ -2,33 +2,55 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import NamedTuple, TypeVar
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple, TypeVar
 
-from featstore.errors import UnknownNameError
+from featstore.errors import UnknownNameError, UsageError
 from featstore_training.objectives.base import Objective
+from featstore_training.strict import Strict
 
-__all__ = ["LossInfo", "find_objective", "losses", "objective"]
+__all__ = ["LossInfo", "find_objective", "losses", "objective", "objective_params"]
 
 _OBJECTIVES: dict[str, type[Objective]] = {}
 T = TypeVar("T", bound=type[Objective])
 
 
 class LossInfo(NamedTuple):
-    """One line of `featstore losses`."""
+    """One line of `featstore losses`.
+
+    Attributes:
+        name: What `--loss` takes.
+        summary: One line.
+        paper: Where it comes from.
+        needs: Cached columns it reads, sorted.
+        forms: Named settings, used as `--loss NAME:FORM`.
+        params: Its settings with their defaults.
+    """
 
     name: str
     summary: str
     paper: str
+    needs: tuple[str, ...]
+    forms: dict[str, dict[str, Any]]
+    params: dict[str, Any]
 
 
-def objective(name: str, *, summary: str, paper: str) -> Callable[[T], T]:
-    """Register an Objective class under a stable name."""
+def objective(
+    name: str, *, summary: str, paper: str, forms: Mapping[str, Mapping[str, Any]] | None = None
+) -> Callable[[T], T]:
+    """Register an Objective class under a stable name.
+
+    Args:
+        name: What `--loss` takes.
+        summary: One line.
+        paper: Where the method comes from.
+        forms: Settings that have a name of their own, used as `--loss NAME:FORM`.
+    """
 
     def register(cls: T) -> T:
         if name in _OBJECTIVES:
             raise ValueError(f"two objectives are called '{name}'")
-        cls.name, cls.summary, cls.paper = name, summary, paper
+        cls.name, cls.summary, cls.paper, cls.forms = name, summary, paper, forms or {}
         _OBJECTIVES[name] = cls
         return cls
 
@@ -36,16 +58,47 @@ def objective(name: str, *, summary: str, paper: str) -> Callable[[T], T]:
 
 
 def find_objective(name: str) -> type[Objective]:
-    """The objective of that name.
+    """The objective of that name, or of the part before the colon of `NAME:FORM`.
 
     Raises:
-        UnknownNameError: there is none; near names are listed.
+        UnknownNameError: there is none, or it has no such form; near names are listed.
     """
-    if name not in _OBJECTIVES:
-        raise UnknownNameError("loss", name, _OBJECTIVES, hint="`featstore losses` describes them")
-    return _OBJECTIVES[name]
+    base, _, form = name.partition(":")
+    if base not in _OBJECTIVES:
+        raise UnknownNameError("loss", base, _OBJECTIVES, hint="`featstore losses` describes them")
+    forms = _OBJECTIVES[base].forms
+    if form and form not in forms:
+        raise UnknownNameError(f"form of loss '{base}'", form, forms, hint="`featstore losses` describes them")
+    return _OBJECTIVES[base]
+
+
+def objective_params(name: str, params: Mapping[str, Any]) -> Strict:
+    """Checked settings of an objective: those of the form in its name, and `params`.
+
+    Raises:
+        UnknownNameError: no such objective or form.
+        UsageError: an unknown setting, a wrong value, or one that contradicts the form.
+    """
+    method = find_objective(name)
+    form = method.forms.get(name.partition(":")[2], {})
+    for key, value in params.items():
+        if key in form and form[key] != value:
+            raise UsageError(
+                f"loss '{name}' means {key}={form[key]}, not {value}", hint=f"--loss {method.name} --set params.{key}=…"
+            )
+    return method.Params(**{**form, **params})
 
 
 def losses() -> list[LossInfo]:
     """All objectives in order of name."""
-    return [LossInfo(name, cls.summary, cls.paper) for name, cls in sorted(_OBJECTIVES.items())]
+    return [
+        LossInfo(
+            name,
+            cls.summary,
+            cls.paper,
+            tuple(sorted(cls.needs)),
+            {form: dict(values) for form, values in cls.forms.items()},
+            cls.Params().model_dump(mode="json"),
+        )
+        for name, cls in sorted(_OBJECTIVES.items())
+    ]

@@ -1,0 +1,79 @@
+"""New features of another width than the old ones: truncated, padded or projected, for every method that compares."""
+
+import numpy as np
+import pytest
+import torch
+
+from featstore.errors import TrainingError, UsageError
+from featstore.evaluate import evaluate_arrays
+from featstore.maps import apply_map
+from featstore.runs import read_card
+from featstore.spaces import comparable
+from featstore_training import TrainConfig, losses, train
+from featstore_training.bridges import make_bridge
+
+from .conftest import OLD
+
+COMPARING = [info.name for info in losses() if info.name not in ("independent", "cores")]
+
+
+def config(loss, **changes):
+    settings = {"loss": loss, "new": "toy/new", "old": "toy/old", "epochs": 6, "batch": 32, "lr": 0.01}
+    return TrainConfig(**(settings | {"val_where": "split=test"} | changes))
+
+
+@pytest.mark.parametrize("loss", COMPARING)
+@pytest.mark.parametrize(("bridge", "width"), [("truncate", OLD + 4), ("pad", OLD - 4), ("project", OLD + 5)])
+def test_every_method_trains_across_widths_and_the_bridge_is_what_validation_saw(store, tmp_path, loss, bridge, width):
+    epochs = 20 if loss in ("bct", "bank") else 3
+    report = train(store, config(loss, bridge=bridge, width=width, epochs=epochs), tmp_path / "run")
+    card, crossing = read_card(report.folder), read_card(report.folder / "bridge")
+    old = store.features("toy/old")
+    assert card.space.width == width
+    assert not comparable(card.space, old.space)
+    assert crossing.input_space == card.space
+    assert comparable(crossing.space, old.space)
+    assert card.training["bridge"] == {"policy": bridge, "from": width, "to": OLD, "run": "bridge"}
+    if loss not in ("bct", "mixbct", "bank"):
+        return
+    apply_map(store, report.folder, "toy/new", "toy/wide")
+    apply_map(store, report.folder / "bridge", "toy/wide", "toy/across")
+    dataset = store.dataset("toy")
+    rows = dataset.select(["split=test"])
+    rows = rows[dataset.labels.codes[rows] >= 0]
+    labels = dataset.labels.codes[rows]
+    across, wide = (store.features(name).gather(rows) for name in ("toy/across", "toy/wide"))
+    for query, gallery, key in ((across, old.gather(rows), "cross_test"), (wide, wide, "self_test")):
+        measured = evaluate_arrays(
+            query, gallery, query_labels=labels, gallery_labels=labels, self_rows=np.arange(len(rows)), metrics=("map",)
+        ).mean("map")
+        assert measured == pytest.approx(report.validation[key], abs=1e-6)
+    if epochs == 20:
+        assert report.validation["cross_test"] > 0.35  # chance is about 0.2 on so few rows
+
+
+def test_bridges_are_their_matrices():
+    feature = torch.randn(5, 6, generator=torch.Generator().manual_seed(0))
+    for policy, old_width in (("truncate", 4), ("pad", 9), ("project", 4), (None, 6)):
+        bridge = make_bridge(policy, 6, old_width)
+        expected = torch.nn.functional.normalize(bridge(feature), dim=1)
+        torch.testing.assert_close(bridge.as_map()(feature), expected)
+        old = torch.randn(5, old_width)
+        assert bridge.lift(old).shape == bridge.mixing_side(feature).shape == (5, bridge.mixing_width)
+    # a mixture is compared as the truncation is: zeros behind the old row change no cosine but by the new row's norm
+    truncate = make_bridge("truncate", 6, 4)
+    torch.testing.assert_close((truncate.lift(old[:, :4]) * feature).sum(1), (old[:, :4] * truncate(feature)).sum(1))
+
+
+def test_widths_say_what_they_need(store, tmp_path):
+    with pytest.raises(TrainingError, match="width 20") as caught:
+        train(store, config("bct", width=20), tmp_path / "run")
+    assert f"--width {OLD}" in caught.value.hint
+    assert "--bridge truncate" in caught.value.hint
+    for bridge, width in (("truncate", OLD), ("pad", OLD + 1)):
+        with pytest.raises(TrainingError, match="does not lead"):
+            train(store, config("bct", width=width, bridge=bridge), tmp_path / "run")
+    with pytest.raises(UsageError, match="independent"):
+        train(store, config("independent", bridge="pad"), tmp_path / "run")
+    report = train(store, config("independent", width=20, epochs=1), tmp_path / "run")
+    assert "cross_test" not in report.validation

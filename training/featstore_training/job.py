@@ -1,0 +1,172 @@
+"""A training run before anything is computed: what was asked for, checked, and the rows it reads."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from blake3 import blake3
+from pydantic import TypeAdapter
+
+from featstore.errors import TrainingError, UsageError
+from featstore.evaluate import metric_info
+from featstore.store import FeatureSet, Store
+from featstore_training.bridges import check_bridge
+from featstore_training.config import TrainConfig
+from featstore_training.head_config import HeadConfig, SimplexConfig
+from featstore_training.holdout import Rows, choose_rows
+from featstore_training.objectives import Objective, find_objective, objective_params
+from featstore_training.objectives.base import Need
+from featstore_training.old_head import OldRun, read_old_run
+from featstore_training.strict import Strict
+
+__all__ = ["Job", "prepare"]
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """Everything that is fixed before anything is computed.
+
+    Attributes:
+        config: As given.
+        method, params: The objective and its settings.
+        head: The classifier's settings.
+        new, old: Feature sets.
+        old_run: What made the old set, if the user said so.
+        width: Of the new features.
+        rows: Training and validation rows.
+        vertices: Of each class, for a simplex.
+        assigned: Vertex of every class name of all generations so far, for a simplex.
+    """
+
+    config: TrainConfig
+    method: type[Objective]
+    params: Strict
+    head: HeadConfig
+    new: FeatureSet
+    old: FeatureSet | None
+    old_run: OldRun | None
+    width: int
+    rows: Rows
+    vertices: tuple[int, ...] | None
+    assigned: dict[str, int]
+
+    @property
+    def needs(self) -> frozenset[Need]:
+        """Cached columns the objective reads."""
+        return self.method.needs_with(self.params)
+
+    @property
+    def compares(self) -> bool:
+        """Whether the new features are to be compared with the old set."""
+        return self.method.compares and self.old is not None
+
+    @property
+    def lineage(self) -> list[dict[str, Any]]:
+        """The generations before this run, oldest first."""
+        if self.old_run:
+            return list(self.old_run.lineage)
+        return [{"name": self.old.space.name, "space": self.old.space.digest}] if self.old and self.compares else []
+
+    @property
+    def request(self) -> dict[str, Any]:
+        """Config and inputs as JSON: two runs with the same request are the same run."""
+        config = self.config.model_dump(mode="json", exclude={"new", "old", "old_run"})
+        config |= {"width": self.width, "params": self.params.model_dump(mode="json")}
+        config["head"] = self.head.model_dump(mode="json")
+        digest = blake3()
+        for array in (self.rows.train, self.rows.validation, self.rows.train_labels, self.rows.validation_labels):
+            digest.update(np.int64(len(array)).tobytes() + array.tobytes())
+        digest.update("\0".join(self.rows.class_names).encode())
+        sets = {"new": self.new, "old": self.old}
+        inputs = {name: f"{s.ref} {s.record.uuid}" if s else None for name, s in sets.items()}
+        inputs["old_classifier"] = self.old_run.digest if self.old_run else None
+        return {"config": config, "inputs": {**inputs, "rows_and_labels": digest.hexdigest()}}
+
+
+def prepare(store: Store, config: TrainConfig) -> Job:
+    """Check a config against the store.
+
+    Raises:
+        UsageError, UnknownNameError: settings that cannot mean anything.
+        NotFoundError: a feature set or the old run is not there.
+        SpaceMismatchError: the old run did not make the old set.
+        AlignmentError: the sets belong to different datasets.
+        TrainingError: nothing to train on, or widths that cannot be compared.
+    """
+    method = find_objective(config.loss)
+    params = objective_params(config.loss, config.params)
+    head: HeadConfig = config.head or TypeAdapter(HeadConfig).validate_python({"name": method.default_head})
+    metric_info(config.metric)
+    new = store.features(config.new)
+    old = store.features(config.old) if config.old else None
+    if old is None and not method.old_optional:
+        raise UsageError(f"loss '{config.loss}' compares with old features", hint="name them: --old DATASET/NAME")
+    if config.old_run and old is None:
+        raise UsageError("an old run without the set it made", hint="name it: --old DATASET/NAME")
+    old_run = read_old_run(config.old_run, old.space) if config.old_run and old else None
+    _check_old_run(config.loss, method, head, old if method.compares else None, old_run, method.needs_with(params))
+    width = _width(config, head, old, new)
+    if old and method.compares:
+        check_bridge(config.bridge, width, old.width)
+    elif config.bridge:
+        raise UsageError(f"loss '{config.loss}' compares nothing that a bridge could lead to", hint="leave it out")
+    rows = choose_rows([new, old] if old else [new], config)
+    vertices, assigned = None, {}
+    if isinstance(head, SimplexConfig):
+        assigned = _assign(rows.class_names, old_run.assigned if old_run else {}, head.capacity)
+        vertices = tuple(assigned[name] for name in rows.class_names)
+    return Job(config, method, params, head, new, old, old_run, width, rows, vertices, assigned)
+
+
+def _width(config: TrainConfig, head: HeadConfig, old: FeatureSet | None, new: FeatureSet) -> int:
+    if isinstance(head, SimplexConfig):
+        fixed = head.capacity - 1
+        if config.width not in (None, fixed):
+            raise UsageError(
+                f"a simplex of {head.capacity} vertices has width {fixed}, not {config.width}",
+                hint=f"leave the width out, or --set head.capacity={(config.width or 0) + 1}",
+            )
+        return fixed
+    return config.width or (old.width if old else new.width)
+
+
+def _check_old_run(
+    loss: str,
+    method: type[Objective],
+    head: HeadConfig,
+    old: FeatureSet | None,
+    old_run: OldRun | None,
+    needs: frozenset[Need],
+) -> None:
+    """Methods that read more of the old model than its features need the run that made them."""
+    if "old_classifier" in needs and old_run is None:
+        raise UsageError(f"loss '{loss}' needs the old classifier", hint="give the run that has it: --old-run FOLDER")
+    if method.default_head == "simplex" and not isinstance(head, SimplexConfig):
+        raise UsageError(f"loss '{loss}' is nothing without the simplex", hint="--set head.name=simplex")
+    if method.default_head != "simplex" or old is None:
+        return
+    if old_run is None:
+        raise UsageError(
+            f"loss '{loss}' must know which class stood on which vertex", hint="give the old run: --old-run FOLDER"
+        )
+    if old_run.config != head:
+        raise TrainingError(
+            f"the old run was trained with {old_run.config!r}, this one asks for {head!r}; "
+            "generations share one simplex",
+            hint=f"--set head.name=simplex --set head.capacity={getattr(old_run.config, 'capacity', '…')}",
+        )
+
+
+def _assign(names: tuple[str, ...], before: dict[str, int], capacity: int) -> dict[str, int]:
+    """Vertices by class name: those given before stay, new classes take the lowest free ones in order of name."""
+    taken = set(before.values())
+    fresh = [name for name in names if name not in before]
+    free = [vertex for vertex in range(capacity) if vertex not in taken]
+    if len(fresh) > len(free):
+        raise TrainingError(
+            f"{len(taken) + len(fresh)} classes over all generations do not fit on {capacity} vertices",
+            hint="the first generation fixes the capacity; start anew with a larger one (--set head.capacity=…)",
+        )
+    return before | dict(zip(fresh, free, strict=False))

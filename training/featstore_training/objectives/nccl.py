@@ -1,0 +1,99 @@
+"""Neighbourhood-consensus contrastive learning: new features against a queue of old ones, positives weighted by trust.
+
+B batch, Q rows of the queue, D old width.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import torch
+from pydantic import Field
+from torch import Tensor
+from torch.nn import functional
+
+from featstore_training.heads import Head
+from featstore_training.objectives.base import Batch, ClassSide, Objective
+from featstore_training.objectives.mixing import credible_rows
+from featstore_training.objectives.registry import objective
+from featstore_training.strict import Strict
+
+__all__ = ["Nccl", "NcclParams"]
+
+
+class NcclParams(Strict):
+    """Settings of `nccl`.
+
+    Attributes:
+        weight: λ.
+        temperature: τ.
+        queue: Q, old features kept from earlier batches.
+        credible: Part of each class, the nearest to its mean, that may enter the queue; 1 lets all in.
+    """
+
+    what: ClassVar[str] = "params of nccl"
+
+    weight: float = Field(1.0, ge=0)
+    temperature: float = Field(1.0, gt=0)
+    queue: int = Field(4096, ge=2)
+    credible: float = Field(1.0, gt=0, le=1)
+
+
+@objective(
+    "nccl",
+    summary="supervised contrast with a queue of old features, positives weighted by their old similarity",
+    paper="Wu et al., Neighborhood Consensus Contrastive Learning, AAAI 2022",
+)
+class Nccl(Objective):
+    """ℒ = CE(head(fⁿ), y) − λ·mean_i 1/|P(i)| Σ_{j∈P(i)} ½(1 + ⟨f̂ᵒᵢ, f̂ᵒ_j⟩)·log softmax_j(⟨f̂ⁿᵢ, f̂ᵒ_j⟩/τ).
+
+    j runs over the queue, P(i) over its rows of the class of i. The old features of the batch enter the queue first; rows
+    without a positive there are left out of the mean. This is the method's feature-space term; the second one, between
+    class probabilities of both models, needs old logits of every row and is not built.
+    """
+
+    Params = NcclParams
+    needs = frozenset({"label", "old_feature"})
+    queue: Tensor
+    queue_label: Tensor
+    queue_end: Tensor
+
+    def __init__(self, params: NcclParams, side: ClassSide) -> None:
+        super().__init__()
+        self.params = params
+        old = side.required_old()
+        width = old.column.width
+        self._credible = None if params.credible == 1 else credible_rows(old, params.credible, column_normalised=False)
+        self.register_buffer("queue", torch.zeros(params.queue, width))
+        self.register_buffer("queue_label", torch.full((params.queue,), -1))
+        self.register_buffer("queue_end", torch.zeros((), dtype=torch.int64))
+
+    def loss(self, batch: Batch, head: Head) -> dict[str, Tensor]:
+        """Terms `classification` and `contrast`."""
+        old = batch.columns["old_feature"]
+        self._enter(old, batch)
+        products = functional.normalize(batch.compared, dim=1) @ self.queue.to(old.dtype).T / self.params.temperature
+        logarithm = products.masked_fill(self.queue_label < 0, float("-inf")).log_softmax(dim=1)
+        positive = batch.label[:, None] == self.queue_label
+        trust = (1 + old @ self.queue.to(old.dtype).T) / 2
+        weighted = torch.where(positive, trust * logarithm, 0.0).sum(dim=1)
+        counts = positive.sum(dim=1)
+        counted = counts > 0
+        contrast = -(weighted[counted] / counts[counted]).mean() if bool(counted.any()) else products.sum() * 0
+        return {
+            "classification": self.classification(batch, head),
+            "contrast": self.params.weight * contrast,
+        }
+
+    @torch.no_grad()
+    def _enter(self, old: Tensor, batch: Batch) -> None:
+        """Write the batch over the oldest rows of the queue."""
+        label = batch.label
+        if self._credible is not None:
+            trusted = self._credible[batch.positions()]
+            old, label = old[trusted], label[trusted]
+        old, label = old[-len(self.queue) :], label[-len(self.queue) :]
+        places = (int(self.queue_end) + torch.arange(len(old))) % len(self.queue)
+        self.queue[places] = old.to(self.queue.dtype)
+        self.queue_label[places] = label
+        self.queue_end += len(old)
