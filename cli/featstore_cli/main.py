@@ -22,7 +22,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "init": ("featstore_cli.commands.init:init", "Make a store."),
     "extract": ("featstore_cli.commands.extract:extract", "Encode images once into shared feature sets."),
     "import": ("featstore_cli.commands.convert:import_", "Bring features made elsewhere into the store."),
-    "export": ("featstore_cli.commands.convert:export", "Write a feature set to npz, npy or HDF5."),
+    "export": ("featstore_cli.commands.convert:export", "Write a feature set to a file of another tool."),
     "dataset": ("featstore_cli.commands.dataset:dataset", "Split a dataset."),
     "train": ("featstore_cli.commands.train:train", "Learn a compatible model from cached features."),
     "apply": ("featstore_cli.commands.apply:apply", "Map a cached feature set into another one."),

@@ -12,6 +12,7 @@ from featstore_cli.options import examples, json_option, pairs, store_option
 from featstore_cli.render import amount, duration, out, print_json, progress
 
 if TYPE_CHECKING:
+    from featstore.convert import Duplicates, ZeroRows
     from featstore.store import Store
 
 _DTYPES = click.Choice(["float16", "float32", "float64"])
@@ -38,13 +39,35 @@ _DTYPES = click.Choice(["float16", "float32", "float64"])
     help="Ids, labels and columns, one line a row.",
 )
 @click.option("--root", metavar="FOLDER", help="Folder the ids are relative to, if they are files (for thumbnails).")
-@click.option("--dtype", type=_DTYPES, help="Stored type; default: the narrowest that loses nothing.")
+@click.option(
+    "--dtype",
+    metavar="TYPE",
+    type=_DTYPES,
+    help="float16, float32 or float64; default: the narrowest that loses nothing.",
+)
 @click.option("--by-position", is_flag=True, help="Join an existing dataset by row number instead of id.")
+@click.option(
+    "--duplicates",
+    metavar="POLICY",
+    type=click.Choice(["error", "same", "first"]),
+    default="error",
+    show_default=True,
+    help="An id that stands there again: error, same (merge rows with equal feature and label) or first (keep that row).",
+)
+@click.option(
+    "--zero-rows",
+    metavar="POLICY",
+    type=click.Choice(["error", "keep"]),
+    default="error",
+    show_default=True,
+    help="Rows of zeros, often items that failed: error, or keep (side-information may have them).",
+)
 @json_option
 @store_option
 @examples(
     "featstore import emb.npz --as cars/v1 --key features=emb",
     "featstore import emb.npy --rows index.csv --key ids=path --as cars/v1",
+    "featstore import table.parquet --as cars/v1 --key 'features=dim_*'",
 )
 def import_(
     store: Store,
@@ -56,12 +79,17 @@ def import_(
     root: str | None,
     dtype: str | None,
     by_position: bool,
+    duplicates: Duplicates,
+    zero_rows: ZeroRows,
     as_json: bool,
 ) -> None:
     """Bring features made elsewhere into the store.
 
-    FILE is .npz, .npy or .h5 with features (rows × components) and, if it has them, ids and labels; further columns
-    come along. A new dataset takes its rows from the file; rows of an existing one are joined by id.
+    FILE is .npz, .npy, .h5, .parquet, .safetensors or a .zarr folder. It holds features (rows × components) and, if it
+    has them, ids and labels; further columns come along. --rows names a CSV for what the file does not hold.
+
+    A new dataset takes its rows from the file; rows of an existing one are joined by id. Every row is checked before
+    anything is written. The same command again goes on where an interrupted one stopped.
     """
     from featstore.convert import import_features
 
@@ -76,6 +104,8 @@ def import_(
             root=root,
             dtype=dtype,
             by_position=by_position,
+            duplicates=duplicates,
+            zero_rows=zero_rows,
             progress=listener,
         )
     if as_json:
@@ -85,6 +115,8 @@ def import_(
     out.print(f"[bold]{report.set}[/]  {amount(report.rows, 'rows')} × {report.width} {report.dtype}  ({how})")
     if report.absent:
         out.print(f"{amount(report.absent, 'rows')} of the dataset are not in the file")
+    if report.merged:
+        out.print(f"{amount(report.merged, 'rows')} of the file left out: an earlier row has the same id")
 
 
 @click.command()
@@ -93,11 +125,16 @@ def import_(
 @click.option("--overwrite", is_flag=True, help="Replace FILE if it is there.")
 @json_option
 @store_option
+@examples(
+    "featstore export cars/v1 v1.zarr",
+    "featstore export cars/v1@2 v1.npz",
+)
 def export(store: Store, set_: str, file: Path, overwrite: bool, as_json: bool) -> None:
-    """Write a feature set to npz, npy or HDF5.
+    """Write a feature set to a file of another tool.
 
-    SET is DATASET/NAME[@version]; the type of FILE follows from its ending (.npz, .npy with a .csv beside it, .h5).
-    Rows without a feature are left out.
+    SET is DATASET/NAME or DATASET/NAME@VERSION. The type of FILE follows from its ending: .npz, .h5, .parquet and .zarr hold features,
+    ids, labels and columns; .npy and .safetensors hold the features, with a .csv of the rest beside them. Rows without a
+    feature are left out.
     """
     from featstore.convert import export_features
 
