@@ -132,9 +132,9 @@ def import_(
 def export(store: Store, set_: str, file: Path, overwrite: bool, as_json: bool) -> None:
     """Write a feature set to a file of another tool.
 
-    SET is DATASET/NAME or DATASET/NAME@VERSION. The type of FILE follows from its ending: .npz, .h5, .parquet and .zarr hold features,
-    ids, labels and columns; .npy and .safetensors hold the features, with a .csv of the rest beside them. Rows without a
-    feature are left out.
+    SET is DATASET/NAME or DATASET/NAME@VERSION. The type of FILE follows from its ending: .npz, .h5, .parquet and .zarr
+    hold features, ids, labels and columns; .npy and .safetensors hold the features, with a .csv of the rest beside them.
+    Rows without a feature are left out.
     """
     from featstore.convert import export_features
 

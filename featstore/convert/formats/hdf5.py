@@ -34,10 +34,8 @@ def _read(path: Path, key: str) -> Iterator[Source]:
                 names: list[str] = []
                 file.visititems(lambda name, found: names.append(name) if isinstance(found, h5py.Dataset) else None)
                 find([name for name in names if name != key], key, path)
+            check_matrix(item.shape or (), item.dtype, path)
             _check_stored(item, path)
-            shape, dtype = item.shape or (), item.dtype
-        check_matrix(shape, dtype, path)
-        with reading(path):
             columns, left_out = _beside(item, path)
         matrix = stack.enter_context(chunked(item, item.chunks, path))
         yield Source(matrix, columns, left_out, elsewhere=lambda name: _elsewhere(file, name, path))
@@ -97,10 +95,11 @@ def _beside(features: Any, path: Path) -> tuple[dict[str, Callable[[], RawColumn
     left_out: dict[str, str] = {}
     group = features.parent
     for name in group:
-        if isinstance(group.get(name, getlink=True), h5py.ExternalLink):
-            left_out[name] = "it is a link to another file"
+        try:
+            item = _follow(group, name, path)
+        except BadInputError:
+            left_out[name] = "it is a link to another file, or to itself"
             continue
-        item = _follow(group, name, path)
         if isinstance(item, h5py.Dataset) and item != features:
             if item.ndim == 1:
                 columns[name] = partial(_column, item, path)

@@ -118,7 +118,7 @@ class _Rows:
         self.dtype = np.result_type(*(np.dtype(kind.to_pandas_dtype()) for kind in kinds))
         self.narrowest: np.dtype[Any] = np.dtype(np.float16)
         # of lists the first row says how wide all have to be
-        width = len(next(self._batches(0, 1))[0][0]) if lists else len(names)
+        width = next((len(columns[0][0]) for columns, rows in self._batches(0, 1) if rows), 0) if lists else len(names)
         self.shape = (rows, width)
         check_matrix(self.shape, self.dtype, path)
 

@@ -5,8 +5,8 @@ https://zarr-specs.readthedocs.io
 
 from __future__ import annotations
 
-import itertools
 import json
+import math
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -58,7 +58,8 @@ class _Described:
     def check_stored(self) -> None:
         """Refuse an array with holes: Zarr would read fill values without a word."""
         counts = [-(-length // chunk) for length, chunk in zip(self.shape, self.grid, strict=True)]
-        for place in itertools.product(*map(range, counts)):
+        for number in range(math.prod(counts)):  # one at a time, however many the metadata claims
+            place = tuple(int(n) for n in np.unravel_index(number, counts))
             file = self.folder / self.name_of(place)
             if not file.is_file() or not file.stat().st_size:
                 raise BadInputError(
