@@ -26,6 +26,8 @@ def print_result(result: EvalResult, gates: list[GateResult]) -> None:
         _print_chain(result)
     for curve in result.backfill:
         _print_curve(result, curve)
+    if result.thresholds:
+        _print_thresholds(result)
     for role, reason in result.left_out.items():
         out.print(f"[dim]{role} was left out: {reason}[/]")
     if len(result.runs) > 1:
@@ -114,6 +116,23 @@ def _print_curve(result: EvalResult, curve: Backfill) -> None:
     rows.append(["area, mean", *(_percent(curve.area_mean[name]) for name in names)])
     out.print()
     print_table([f"backfilled by {curve.order}", *names], rows)
+
+
+def _print_thresholds(result: EvalResult) -> None:
+    roles = list(result.thresholds[0].kept)
+    header = ["thresholds", *(text for role in roles for text in (role, "TPR %"))]
+    rows = []
+    for item in result.thresholds:
+        row = [f"{item.asked}{'' if item.resolved else ' (below one pair)'}"]
+        for role in roles:
+            row += [f"{item.kept[role].threshold:.5f}", f"{100 * item.kept[role].tpr:.2f}"]
+        rows.append(row)
+    out.print()
+    print_table(header, rows)
+    today = result.thresholds[0].before
+    out.print(
+        f"[dim]score thresholds that accept no more wrong pairs than the one of {today}; TPR: right pairs accepted[/]"
+    )
 
 
 def _called(cell: Cell) -> str:

@@ -103,6 +103,18 @@ def subject_of(roles: Iterable[str]) -> str | None:
     return newest[-1] if newest else None
 
 
+def threshold_roles(roles: Iterable[str]) -> list[str]:
+    """The cells that a score threshold goes through in an upgrade: today's first, then the subject, then the newest own.
+
+    A single pair of sets stands alone.
+    """
+    known = list(roles)
+    subject = subject_of(known)
+    own = [role for role in known if is_own(role)]
+    found = [baseline(subject) if subject else None, subject, own[-1] if own else known[0]]
+    return list(dict.fromkeys(role for role in found if role))
+
+
 def verdict(difference: Estimate) -> bool | None:
     """Of a cross-test − its baseline: True when the interval lies above 0, False when it ends at or below 0, else None."""
     if difference.low is None or difference.high is None:

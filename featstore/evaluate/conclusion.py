@@ -23,12 +23,14 @@ from featstore.evaluate.result import (
     Cell,
     Chain,
     Changes,
+    Distribution,
     Estimated,
     EvalResult,
     Evidence,
     Flips,
     ProtocolRecord,
     RunRecord,
+    ThresholdTransfer,
     Ties,
 )
 from featstore.evaluate.statistics import Column, Resampled, Run
@@ -60,6 +62,8 @@ class Measured:
         metrics: The protocol's headline metric first.
         per_query: Values by role.
         curves: The inner points of each backfill curve by its order: every query's values by metric.
+        thresholds: Operating points kept through the upgrade.
+        distributions: Scores of all pairs, by role.
     """
 
     sides: Sides
@@ -70,6 +74,8 @@ class Measured:
     metrics: tuple[str, ...]
     per_query: dict[str, PerQuery]
     curves: dict[str, list[dict[str, NDArray[np.float64]]]] = field(default_factory=dict)
+    thresholds: list[ThresholdTransfer] = field(default_factory=list)
+    distributions: dict[str, Distribution] = field(default_factory=dict)
 
 
 def curve_ends(plans: dict[str, CellPlan]) -> tuple[CellPlan | None, CellPlan | None]:
@@ -113,6 +119,8 @@ def conclude(request: EvalRequest, runs: Sequence[Measured]) -> EvalResult:
         flips=_flips(resampled, pairs, metrics),
         changes=_changes(runs, subject, headline) if subject else None,
         backfill=[_curve(resampled, first, order) for order in first.curves],
+        thresholds=first.thresholds,
+        distributions=first.distributions,
         left_out=first.left_out,
         runs=[_run_record(run) for run in runs] if len(runs) > 1 else [],
         **_gains(resampled, subject, list(request.models()), metrics),

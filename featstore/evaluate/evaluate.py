@@ -5,11 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from featstore.errors import UsageError
+from featstore.evaluate import compatibility
 from featstore.evaluate.arrays import evaluate_vectors
 from featstore.evaluate.backfill import inner_points, row_orders
 from featstore.evaluate.cells import Sides
 from featstore.evaluate.conclusion import Measured, conclude, curve_ends
+from featstore.evaluate.pair_scores import PairScores
 from featstore.evaluate.protocols import retrieval_problem
+from featstore.evaluate.thresholds import distributions, transfer
 from featstore.progress import SILENT, Progress
 
 if TYPE_CHECKING:
@@ -93,7 +96,27 @@ def _measure(store: Store, request: EvalRequest, progress: Progress) -> Measured
     run = Measured(sides, {plan.role: plan for plan in plans}, unrelated, left_out, problem, metrics, per_query)
     if request.backfill:
         _backfill(run, request, progress)
+    if request.fpr or request.thresholds:
+        _thresholds(run, request, progress)
     return run
+
+
+def _thresholds(run: Measured, request: EvalRequest, progress: Progress) -> None:
+    """Distributions of pair scores in the cells that a threshold goes through, and the thresholds."""
+    roles = compatibility.threshold_roles(run.plans)
+    problem = run.problem
+    cells = {
+        role: PairScores(
+            run.sides.vectors(run.plans[role].query, problem.query_rows),
+            run.sides.vectors(run.plans[role].gallery, problem.gallery_rows),
+            problem.relevance,
+            progress=progress,
+            task=role,
+        )
+        for role in roles
+    }
+    run.thresholds.extend(transfer(cells, rates=request.fpr, thresholds=request.thresholds))
+    run.distributions.update(distributions(cells))
 
 
 def _backfill(run: Measured, request: EvalRequest, progress: Progress) -> None:

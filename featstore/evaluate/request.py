@@ -35,6 +35,8 @@ class EvalRequest(BaseModel):
         gallery_where: Further filters for gallery rows.
         backfill: Orders in which the old gallery is backfilled, see `row_orders`; each gives a curve.
         backfill_steps: Steps of a backfill.
+        fpr: False-positive rates whose score thresholds are followed through the upgrade, in [0, 1].
+        thresholds: Score thresholds in use today whose rate is kept, in [-1, 1].
         metrics: Names from the metric registry; the protocol's headline metric is always added.
         allow_unrelated: Compare sets whose spaces nothing declares comparable, and mark the cell.
         bootstrap: Resamples for the intervals; 0 for none.
@@ -56,6 +58,8 @@ class EvalRequest(BaseModel):
     gallery_where: tuple[str, ...] = ()
     backfill: tuple[str, ...] = ()
     backfill_steps: int = Field(default=5, ge=1)
+    fpr: tuple[float, ...] = ()
+    thresholds: tuple[float, ...] = ()
     metrics: tuple[str, ...] = ("map", "map@r", "recall@1", "recall@5", "recall@10")
     allow_unrelated: bool = False
     bootstrap: int = Field(default=2000, ge=0)

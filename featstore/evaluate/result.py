@@ -24,12 +24,15 @@ __all__ = [
     "Chain",
     "Changes",
     "ClassChange",
+    "Distribution",
     "Estimated",
     "EvalResult",
     "Evidence",
     "Flips",
+    "OperatingPoint",
     "ProtocolRecord",
     "RunRecord",
+    "ThresholdTransfer",
     "Ties",
 ]
 
@@ -190,6 +193,54 @@ class Backfill(_Record):
     falls: dict[str, int]
 
 
+class OperatingPoint(_Record):
+    """What a threshold on the score does: a pair is accepted when its score is at least the threshold.
+
+    Attributes:
+        threshold: The score.
+        fpr: Share of the negative pairs that are accepted.
+        tpr: Share of the positive pairs that are accepted.
+    """
+
+    threshold: float
+    fpr: float
+    tpr: float
+
+
+class ThresholdTransfer(_Record):
+    """One operating point, kept through an upgrade.
+
+    Attributes:
+        asked: What was asked for: `fpr 0.001` or `threshold 0.62`.
+        before: The cell where the old threshold applies.
+        kept: In every cell, the smallest threshold whose false-positive rate is no greater than that of `before`.
+        unchanged: What the old threshold would do in the other cells.
+        resolved: False where the rate is below one negative pair, so that any threshold above all of them meets it.
+    """
+
+    asked: str
+    before: str
+    kept: dict[str, OperatingPoint]
+    unchanged: dict[str, OperatingPoint]
+    resolved: bool
+
+
+class Distribution(_Record):
+    """Scores of all pairs of a cell, in bins of equal width.
+
+    Attributes:
+        low: Lower edge of the first bin.
+        high: Upper edge of the last one.
+        positives: Pairs with a right answer in each bin.
+        negatives: All other pairs in each bin.
+    """
+
+    low: float
+    high: float
+    positives: list[int]
+    negatives: list[int]
+
+
 class RunRecord(_Record):
     """One of several runs (seeds) that were evaluated together.
 
@@ -281,6 +332,8 @@ class EvalResult(_Record):
         flips: Queries that break and queries that are repaired, by role and by recall metric.
         changes: How the subject's change is spread over queries and classes.
         backfill: A curve for each order that was asked for.
+        thresholds: Operating points kept through the upgrade, where they were asked for; of the first of several runs.
+        distributions: Scores of positive and negative pairs, by role, where thresholds were asked for.
         left_out: What was not measured, and why, by role (or `backfill`).
         runs: Every run, when several were evaluated together.
     """
@@ -303,6 +356,8 @@ class EvalResult(_Record):
     flips: dict[str, dict[str, Flips]] = {}
     changes: Changes | None = None
     backfill: list[Backfill] = []
+    thresholds: list[ThresholdTransfer] = []
+    distributions: dict[str, Distribution] = {}
     left_out: dict[str, str] = {}
     runs: list[RunRecord] = []
 

@@ -118,6 +118,7 @@ def test_the_json_has_stable_keys_and_reads_back(store):
     assert list(found) == [
         "protocol", "cells", "differences", "compatible", "update_gain", "update_gain_reason", "headline", "verdict",
         "subject", "criterion", "update_gain_interval", "p_up", "p_comp", "p_1", "chain", "flips", "changes", "backfill",
+        "thresholds", "distributions",
         "left_out", "runs",
     ]  # fmt: skip
     assert list(found["cells"][0]["metrics"]) == ["map", "recall@1"]

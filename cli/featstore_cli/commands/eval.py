@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from featstore.evaluate import EvalRequest
     from featstore.store import Store
 
+_REPORTED_RATES = (1e-2, 1e-3, 1e-4)
+
 
 @click.command("eval")
 @click.argument("sets", nargs=-1, metavar="[SET …]")
@@ -49,6 +51,21 @@ if TYPE_CHECKING:
     help="Curve over a backfill: random, row, COLUMN, -COLUMN or @IDS.txt; none for none. A report has random.",
 )
 @click.option("--backfill-steps", type=click.IntRange(1), default=5, show_default=True, help="Steps of a backfill.")
+@click.option(
+    "--fpr",
+    type=click.FloatRange(0, 1),
+    metavar="RATE",
+    multiple=True,
+    help="Score thresholds that keep this false-positive rate. A report has 1e-2, 1e-3 and 1e-4.",
+)
+@click.option(
+    "--threshold",
+    "thresholds",
+    type=click.FloatRange(-1, 1),
+    metavar="SCORE",
+    multiple=True,
+    help="A threshold in use today: what new one keeps its false-positive rate.",
+)
 @click.option(
     "--bootstrap", type=click.IntRange(0), default=2000, show_default=True, help="Resamples for the intervals."
 )
@@ -90,6 +107,8 @@ def eval_(
     metrics: tuple[str, ...],
     backfill: tuple[str, ...],
     backfill_steps: int,
+    fpr: tuple[float, ...],
+    thresholds: tuple[float, ...],
     bootstrap: int,
     seed: int,
     allow_unrelated: bool,
@@ -136,6 +155,8 @@ def eval_(
         metrics=tuple(dict.fromkeys([*wanted, *(metric for gate in parsed for metric in gate.metrics)])),
         backfill=_orders(backfill, wanted=report is not None and not (query or gallery)),
         backfill_steps=backfill_steps,
+        fpr=fpr or (_REPORTED_RATES if report is not None else ()),
+        thresholds=thresholds,
         allow_unrelated=allow_unrelated,
         bootstrap=bootstrap,
         seed=seed,
