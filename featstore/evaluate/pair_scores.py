@@ -1,4 +1,4 @@
-"""The scores of all pairs of a query and a gallery row: how they are distributed, and exact thresholds between them.
+"""The cosines of all pairs of a query and a gallery row: how they are distributed, and exact thresholds between them.
 
 Pairs stream through a float32 GEMM and are never held. A first pass counts negatives in narrow bins; a threshold that
 lets k of them through lies in the bin that holds the (k+1)-th greatest. A second pass computes the canonical scores
@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from featstore.evaluate.ranks import DEFAULT_BLOCKING, Blocking
-from featstore.evaluate.scores import canonical_scores, score_error_bound
-from featstore.evaluate.vectors import UnitRows
+from featstore.evaluate.blocking import DEFAULT_BLOCKING, Blocking
+from featstore.evaluate.scores import UNIT_NORM, canonical_scores, score_error_bound
+from featstore.evaluate.vectors import PreparedRows
 from featstore.progress import SILENT, Progress
 
 if TYPE_CHECKING:
@@ -87,13 +87,13 @@ class PairScores:
         progress: Progress = SILENT,
         task: str = "scores",
     ) -> None:
-        self._query = UnitRows(query, 0)
-        self._gallery = UnitRows(gallery, blocking.keep_bytes)
+        self._query = PreparedRows(query, 0, side="query")
+        self._gallery = PreparedRows(gallery, blocking.keep_bytes)
         self._relevance = relevance
         self._blocking = blocking
         self._progress = progress
         self._task = task
-        self._bound = score_error_bound(query.width)
+        self._bound = score_error_bound(query.width, UNIT_NORM**2)
         self.n_positives = int(relevance.n_positives().sum())
         excluded = sum(
             len(relevance.excluded(start, min(start + _QUERIES, query.rows)).rows)

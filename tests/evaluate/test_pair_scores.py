@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
+from featstore.evaluate.blocking import Blocking
 from featstore.evaluate.pair_scores import ACCEPT_ALL, BINS, PairScores
-from featstore.evaluate.ranks import Blocking
 from featstore.evaluate.relevance import ByLabel
 from featstore.evaluate.vectors import ArrayVectors
 from tests.evaluate.reference import scores as canonical
