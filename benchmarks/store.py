@@ -103,7 +103,7 @@ def writing(folder: Path, store: Store, dataset: Dataset, values: np.ndarray) ->
 
 def by_id(features: FeatureSet, name: str) -> np.ndarray:
     """One row by its id."""
-    return features.row(int(features.dataset.ids.rows_of([name])[0]))
+    return features.row(features.dataset.ids.row_of(name))
 
 
 def line(

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from featstore.errors import CorruptStoreError, NotFoundError
 from featstore.store.files import Files
-from featstore.store.zarr_format import array_metadata, decode_chunk, encode_chunk, group_metadata
+from featstore.store.zarr_format import array_metadata, chunk_key, decode_chunk, encode_chunk, group_metadata
 
 __all__ = ["GroupWriter", "StoredArray", "read_array", "read_strings"]
 
@@ -41,7 +41,7 @@ class GroupWriter:
         chunk = max(1, min(len(values), _CHUNK_BYTES // values.dtype.itemsize))
         self._metadata[f"{name}/zarr.json"] = array_metadata(values.shape, values.dtype, (chunk,))
         for number, start in enumerate(range(0, len(values), chunk)):
-            self._put(f"{name}/c/{number}", encode_chunk(values[start : start + chunk], chunk))
+            self._put(chunk_key(name, number), encode_chunk(values[start : start + chunk], chunk))
 
     def strings(self, name: str, texts: list[str]) -> None:
         """Add strings as `name/offsets` int64 [n + 1] and `name/bytes` uint8, which every Zarr reader opens."""
@@ -140,7 +140,7 @@ class StoredArray:
     def _load(self, chunk: int) -> NDArray[Any]:
         found = self._chunks.get(chunk)
         if found is None:
-            key = f"{self._key}/c/{chunk}"
+            key = chunk_key(self._key, chunk)
             try:
                 data = self._files.get(key)
             except NotFoundError:

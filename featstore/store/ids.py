@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
+from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cached_property
 from itertools import pairwise
@@ -18,17 +19,20 @@ from featstore.store.files import Files
 __all__ = ["Ids", "check_ids", "write_ids"]
 
 _MAX_BYTES = 8192
-_MANY = 64  # ids looked up together are found faster by one search over whole arrays
+_FEW_IDS = 64  # more of them are found faster together
+_FEW_ROWS = 1 << 21  # ids of so many rows are kept from the first lookup on
+_MANY_LOOKUPS = 1000
 _BLOCK_ROWS = 65536
 
 
 class _Block:
-    """The ids of one segment."""
+    """The ids of one segment. Long arrays are read where a lookup touches them, until so many come that all is kept."""
 
     def __init__(self, files: Files, key: str, rows: int) -> None:
         self._files = files
         self._key = key
         self.rows = rows
+        self._lookups = 0
 
     @cached_property
     def _offsets(self) -> StoredArray:
@@ -46,6 +50,11 @@ class _Block:
     def _order(self) -> StoredArray:
         return StoredArray(self._files, f"{self._key}/id_index/row", self.rows)
 
+    @cached_property
+    def _kept(self) -> _KeptIds:
+        parts = (self._offsets, self._bytes, self._hashes, self._order)
+        return _KeptIds(*(part.whole() for part in parts), where=self._files.where(self._key))
+
     def get(self, row: int) -> str:
         offsets = self._offsets.span(row, row + 2)
         return self._bytes.span(int(offsets[0]), int(offsets[1])).tobytes().decode()
@@ -57,33 +66,68 @@ class _Block:
         first = offsets[0]
         return [data[a - first : b - first].decode() for a, b in pairwise(offsets)]
 
-    def find(self, text: str, digest: int) -> int:
+    def find(self, text: bytes, digest: int) -> int:
         """Row of an id, −1 if it is not here."""
-        return self._match(text, digest, self._hashes.find(np.uint64(digest)))
+        if self.rows <= _FEW_ROWS or self._lookups >= _MANY_LOOKUPS:
+            return self._kept.find(text, digest)
+        self._lookups += 1
+        position = self._hashes.find(np.uint64(digest))
+        while position < self.rows and int(self._hashes[position]) == digest:
+            row = _checked_row(int(self._order[position]), self.rows, self._files.where(self._key))
+            if self.get(row).encode() == text:
+                return row
+            position += 1
+        return -1
 
-    def find_many(self, texts: Sequence[str], digests: NDArray[np.uint64]) -> NDArray[np.int64]:
+    def find_many(self, texts: Sequence[bytes], digests: NDArray[np.uint64]) -> NDArray[np.int64]:
         """Row of each id, −1 where it is not here."""
+        self._lookups += len(texts)
         hashes = self._hashes.whole()
-        self._order.whole()
-        self._offsets.whole()
-        self._bytes.whole()
         positions = np.searchsorted(hashes, digests)
         rows = np.full(len(texts), -1, dtype=np.int64)
         hits = np.flatnonzero(hashes[np.minimum(positions, self.rows - 1)] == digests)
         for number in hits.tolist():
-            rows[number] = self._match(texts[number], int(digests[number]), int(positions[number]))
+            rows[number] = self._kept.match(texts[number], int(digests[number]), int(positions[number]))
         return rows
 
-    def _match(self, text: str, digest: int, position: int) -> int:
-        # equal hashes are told apart by the bytes
-        while position < self.rows and int(self._hashes[position]) == digest:
-            row = int(self._order[position])
-            if not 0 <= row < self.rows:
-                raise CorruptStoreError(f"the id index of {self._key} names row {row} of {self.rows}")
-            if self.get(row) == text:
+
+class _KeptIds:
+    """The ids of a segment and their index in memory, laid out for lookups one by one (a few µs each)."""
+
+    def __init__(
+        self,
+        offsets: NDArray[np.int64],
+        data: NDArray[np.uint8],
+        hashes: NDArray[np.uint64],
+        order: NDArray[np.int64],
+        *,
+        where: str,
+    ) -> None:
+        # items of a memoryview are Python integers, several times cheaper to take one by one than numpy's
+        self._offsets = np.ascontiguousarray(offsets, np.int64).data
+        self._data = data.tobytes()
+        self._hashes = np.ascontiguousarray(hashes, np.uint64).data
+        self._order = np.ascontiguousarray(order, np.int64).data
+        self._where = where
+
+    def find(self, text: bytes, digest: int) -> int:
+        return self.match(text, digest, bisect_left(self._hashes, digest))
+
+    def match(self, text: bytes, digest: int, position: int) -> int:
+        """Row of an id whose hash stands at a position or right after it; equal hashes are told apart by the bytes."""
+        rows = len(self._hashes)
+        while position < rows and self._hashes[position] == digest:
+            row = _checked_row(self._order[position], rows, self._where)
+            if self._data[self._offsets[row] : self._offsets[row + 1]] == text:
                 return row
             position += 1
         return -1
+
+
+def _checked_row(row: int, rows: int, where: str) -> int:
+    if not 0 <= row < rows:
+        raise CorruptStoreError(f"the id index of {where} names row {row} of {rows}")
+    return row
 
 
 class Ids:
@@ -123,18 +167,27 @@ class Ids:
 
     def rows_of(self, ids: Sequence[str]) -> NDArray[np.int64]:
         """Row of each id, int64 [len(ids)]; −1 where the dataset has no such id. Ids are compared in Unicode form NFC."""
+        if len(ids) < _FEW_IDS:
+            return np.array([self.row_of(text) for text in ids], dtype=np.int64)
         texts = [_normal(raw) for raw in ids]
         digests = np.array([_hash(text) for text in texts], dtype=np.uint64)
         rows = np.full(len(texts), -1, dtype=np.int64)
         for start, block in zip(self._starts, self._blocks, strict=True):
-            if len(texts) < _MANY:
-                found = np.array([block.find(*pair) for pair in zip(texts, digests.tolist(), strict=True)], np.int64)
-            else:
-                found = block.find_many(texts, digests)
+            found = block.find_many(texts, digests)
             # an id that was removed may have come again in a later segment
             there = (found >= 0) & ~self._is_removed(found + start)
             rows[there] = found[there] + start
         return rows
+
+    def row_of(self, id_: str) -> int:
+        """Row of one id, −1 if the dataset has no such id; faster than `rows_of` for one."""
+        text = _normal(id_)
+        digest = _hash(text)
+        for start, block in zip(self._starts, self._blocks, strict=True):
+            found = block.find(text, digest)
+            if found >= 0 and not (len(self._removed()) and self._is_removed(np.array([start + found]))[0]):
+                return start + found
+        return -1
 
     def _is_removed(self, rows: NDArray[np.int64]) -> NDArray[np.bool_]:
         removed = self._removed()
@@ -153,7 +206,7 @@ def check_ids(ids: Iterable[str]) -> list[str]:
     seen: dict[str, None] = {}
     twice: list[str] = []
     for raw in ids:
-        text = _normal(raw)
+        text = raw if raw.isascii() else unicodedata.normalize("NFC", raw)
         try:
             size = len(text.encode())
         except UnicodeEncodeError:
@@ -176,16 +229,16 @@ def check_ids(ids: Iterable[str]) -> list[str]:
 def write_ids(writer: GroupWriter, ids: list[str]) -> None:
     """Add checked ids and their index to a segment."""
     writer.strings("ids", ids)
-    hashes = np.array([_hash(text) for text in ids], dtype=np.uint64)
+    hashes = np.array([_hash(text.encode()) for text in ids], dtype=np.uint64)
     order = np.argsort(hashes, kind="stable").astype(np.int64)
     writer.array("id_index/hash", hashes[order])
     writer.array("id_index/row", order)
 
 
-def _normal(text: str) -> str:
-    return text if text.isascii() else unicodedata.normalize("NFC", text)
-
-
-def _hash(text: str) -> int:
+def _normal(text: str) -> bytes:
     # lone surrogates, which no stored id has, must not keep a lookup from saying so
-    return int.from_bytes(blake3(text.encode(errors="surrogatepass")).digest(8), "little")
+    return (text if text.isascii() else unicodedata.normalize("NFC", text)).encode(errors="surrogatepass")
+
+
+def _hash(text: bytes) -> int:
+    return int.from_bytes(blake3(text).digest(8), "little")

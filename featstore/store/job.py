@@ -33,12 +33,15 @@ from featstore.store.records import (
     dump,
     fetch,
 )
+from featstore.store.shard_bytes import ShardBytes
 from featstore.store.zarr_format import (
+    CRC_BYTES,
     array_metadata,
+    chunk_key,
     decode_chunk,
     encode_chunk,
-    encode_shard,
     group_metadata,
+    index_bytes,
 )
 
 __all__ = ["DIGEST_BYTES", "FeatureJob", "plan_shard_rows", "segment_metadata", "shards_digest"]
@@ -164,17 +167,23 @@ class FeatureJob:
             raise AlignmentError(
                 f"shard {shard} of {self.name}: status {status.shape} or digests {digests.shape} do not fit"
             )
-        own = self._checked(features, status, first)
 
-        stored, features_digest = self._put_features(shard, own)
-        if stored is not None:
+        key = chunk_key(f"{self._segment_key}/features", shard, 2)
+        made = ShardBytes(features, status == RowStatus.VALID, self.dtype, self.plan.chunk_rows, self.shard_rows)
+        try:
+            first_to_publish = self.files.put_new(key, made.pieces())
+        except FloatingPointError:
+            raise self._not_finite(features, status, first) from None
+        features_digest = made.digest
+        if not first_to_publish:
+            stored, features_digest = self._published_features(key)
             seen = status
-            status, digests = _adopt(stored, own, status, digests)
+            status, digests = _adopt(stored[:rows], made.rows(), status, digests)
             lost = first + np.flatnonzero((seen == RowStatus.VALID) & (status == RowStatus.FAILED))
             failures = [*failures, *self._lost(lost)]
         failed = [failure for failure in failures if status[failure.row - first] == RowStatus.FAILED]
-        digests_digest = self._put_rows("input_digest", f"{shard}/0", digests)
-        status_digest = self._put_rows("status", str(shard), status)
+        digests_digest = self._put_rows(chunk_key("input_digest", shard, 2), digests)
+        status_digest = self._put_rows(chunk_key("status", shard), status)
         record = ShardRecord(
             shard=shard,
             rows=rows,
@@ -227,25 +236,20 @@ class FeatureJob:
     def _segment_key(self) -> str:
         return f"{set_key(self.plan.dataset, self.plan.name)}/segments/{self.plan.segment}"
 
-    def _checked(self, features: NDArray[Any], status: NDArray[np.uint8], first: int) -> NDArray[Any]:
-        """The features in stored dtype, NaN in rows that are not valid."""
-        valid = status == RowStatus.VALID
+    def _not_finite(self, features: NDArray[Any], status: NDArray[np.uint8], first: int) -> NonFiniteError:
         with np.errstate(over="ignore"):
-            cast = features.astype(self.dtype)
-        bad = np.flatnonzero(valid & ~np.isfinite(cast).all(axis=1))
-        if len(bad):
-            ids = self._ids(first + bad[:6])
-            if np.isfinite(features[bad]).all():
-                raise NonFiniteError(
-                    f"{len(bad)} rows of {self.name} do not fit {self.dtype.name}: {sample_of(ids)}",
-                    hint="store wider numbers with --dtype float32",
-                )
-            raise NonFiniteError(
-                f"{len(bad)} rows of {self.name} hold NaN or infinity: {sample_of(ids)}",
-                hint="look at these inputs; remove them, or repair what produced them",
+            finite = np.isfinite(features.astype(self.dtype)).all(axis=1)
+        bad = np.flatnonzero((status == RowStatus.VALID) & ~finite)
+        ids = sample_of(self._ids(first + bad[:6]))
+        if np.isfinite(features[bad]).all():
+            return NonFiniteError(
+                f"{len(bad)} rows of {self.name} do not fit {self.dtype.name}: {ids}",
+                hint="store wider numbers with --dtype float32",
             )
-        cast[~valid] = np.nan
-        return cast
+        return NonFiniteError(
+            f"{len(bad)} rows of {self.name} hold NaN or infinity: {ids}",
+            hint="look at these inputs; remove them, or repair what produced them",
+        )
 
     def _lost(self, rows: NDArray[np.int64]) -> list[RowFailure]:
         """Ledger entries of rows that this worker could use, and the one whose features were published could not."""
@@ -262,22 +266,18 @@ class FeatureJob:
         log = Log(self.files, f"datasets/{self.plan.dataset}", DatasetVersion)
         return Dataset(self.files, log.read(self.plan.dataset_version)).ids.take(rows)
 
-    def _put_features(self, shard: int, own: NDArray[Any]) -> tuple[NDArray[Any] | None, str]:
-        """Publish the features; the published ones and their digest if someone else's were there first."""
-        key = f"{self._segment_key}/features/c/{shard}/0"
-        pieces = encode_shard(own, self.plan.chunk_rows, self.shard_rows)
-        if self.files.put_new(key, pieces):
-            return None, _digest(pieces)
-        data = self.files.get(key)
-        size = self.plan.chunk_rows * own[0].nbytes + 4
-        chunks = -(-len(own) // self.plan.chunk_rows)
+    def _published_features(self, key: str) -> tuple[NDArray[Any], str]:
+        """The features that another worker published first, and their digest."""
+        data = self.files.view(key)
+        rows_bytes = len(data) - index_bytes(self.plan.chunk_rows, self.shard_rows)
+        size = self.plan.chunk_rows * self.width * self.dtype.itemsize + CRC_BYTES
         where = self.files.where(key)
-        parts = [decode_chunk(data[n * size : (n + 1) * size], self.dtype, where=where) for n in range(chunks)]
-        return np.concatenate(parts).reshape(-1, self.width)[: len(own)], _digest([data])
+        parts = [decode_chunk(data[at : at + size], self.dtype, where=where) for at in range(0, rows_bytes, size)]
+        return np.concatenate(parts).reshape(-1, self.width), blake3(data).hexdigest()
 
-    def _put_rows(self, array: str, chunk: str, values: NDArray[np.uint8]) -> str:
+    def _put_rows(self, chunk: str, values: NDArray[np.uint8]) -> str:
         """Publish one chunk of a row array, taking over the caller's array from what was there first."""
-        key = f"{self._segment_key}/{array}/c/{chunk}"
+        key = f"{self._segment_key}/{chunk}"
         pieces = encode_chunk(values, self.shard_rows)
         if self.files.put_new(key, pieces):
             return _digest(pieces)

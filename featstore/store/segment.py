@@ -7,7 +7,6 @@ shard is read through the Zarr API, which knows every legal layout.
 from __future__ import annotations
 
 import itertools
-import mmap
 import weakref
 from typing import Any
 
@@ -21,6 +20,7 @@ from featstore.store.shards import OpenShard, OpenShards
 from featstore.store.zarr_format import (
     CRC_BYTES,
     check_chunks,
+    chunk_key,
     decode_chunk,
     index_bytes,
     read_regular_index,
@@ -57,6 +57,7 @@ class SegmentReader:
         self._width = width
         self._dtype = dtype.newbyteorder("<")
         self._row_bytes = width * dtype.itemsize
+        self._shard_shift = record.shard_rows.bit_length() - 1  # a power of two
         self._number = next(_readers)
         weakref.finalize(self, _open_shards.close, self._number)
         self.rows = record.rows
@@ -98,8 +99,9 @@ class SegmentReader:
         """Copy rows (any order, repeats allowed) into `out` [len(rows), D], of the stored dtype and C-contiguous."""
         if not len(rows):
             return
-        shards, local = np.divmod(rows + self._record.offset, self._record.shard_rows)
-        # a whole row as one opaque item is copied at once; as D numbers it costs a fifth more
+        rows = rows + self._record.offset
+        shards = rows >> self._shard_shift
+        local = rows - (shards << self._shard_shift)
         items = out.view(np.dtype((np.void, self._row_bytes))).reshape(-1)
         first, last = int(shards.min()), int(shards.max())
         if first == last:
@@ -124,34 +126,29 @@ class SegmentReader:
 
     def _take(self, shard: int, local: NDArray[np.int64], items: NDArray[Any], into: NDArray[np.int64] | None) -> None:
         """Copy rows of one shard to positions of `items`; all of them, in order, if no positions are given."""
-        chunk, inside = np.divmod(local, self._record.chunk_rows)
         found = _open_shards.get((self._number, shard))
         if found is None:
             if not self._files.local and len(np.unique(local)) < _SMALL_PART * self._record.shard_rows:
-                items[slice(None) if into is None else into] = self._ranges(shard, chunk, inside)
+                items[slice(None) if into is None else into] = self._ranges(shard, local)
                 return
             found = self._shard(shard)
-        found.prefetch(self._offsets(chunk, inside), self._row_bytes)
-        items[slice(None) if into is None else into] = found.items[chunk, inside]
+        items[slice(None) if into is None else into] = found.take(local)
 
-    def _ranges(self, shard: int, chunk: NDArray[np.int64], inside: NDArray[np.int64]) -> NDArray[Any]:
+    def _ranges(self, shard: int, local: NDArray[np.int64]) -> NDArray[Any]:
         """A few rows of a shard in an object store, fetched alone."""
         key = self._shard_key(shard)
         rows = self._rows_of(shard)
         expected = self._file_bytes(rows)
         tail = index_bytes(self._record.chunk_rows, self._record.shard_rows)
-        offsets, inverse = np.unique(self._offsets(chunk, inside), return_inverse=True)
+        places = local * self._row_bytes + local // self._record.chunk_rows * CRC_BYTES
+        offsets, inverse = np.unique(places, return_inverse=True)
         if self._files.size(key) != expected:
-            return self._shard(shard).items[chunk, inside]  # says what is wrong with it
+            return self._shard(shard).take(local)  # says what is wrong with it
         wanted = [(expected - tail, expected), *((at, at + self._row_bytes) for at in offsets.tolist())]
         index, *parts = self._files.get_ranges(key, wanted)
         if not self._regular(memoryview(index), rows, key):
-            return self._shard(shard).items[chunk, inside]
+            return self._shard(shard).take(local)
         return np.frombuffer(b"".join(parts), dtype=np.dtype((np.void, self._row_bytes)))[inverse]
-
-    def _offsets(self, chunk: NDArray[np.int64], inside: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Where rows begin in the file of a regular shard."""
-        return chunk * (self._record.chunk_rows * self._row_bytes + CRC_BYTES) + inside * self._row_bytes
 
     def _shard(self, number: int) -> OpenShard:
         found = _open_shards.get((self._number, number))
@@ -178,22 +175,14 @@ class SegmentReader:
         if len(data) < tail:
             raise self._wrong_size(key, len(data), expected)
         if not self._regular(data[len(data) - tail :], rows, key):
-            return self._opened(self._through_zarr(number, rows), None)
+            return self._through_zarr(number, rows)
         if len(data) != expected:
             raise self._wrong_size(key, len(data), expected)
         record = self._record
         if not self._files.local:
             check_chunks(data[: expected - tail], record.chunk_rows * self._row_bytes, where=self._files.where(key))
-        view = np.ndarray(
-            (-(-rows // record.chunk_rows), record.chunk_rows, self._width),
-            dtype=self._dtype,
-            buffer=data,
-            strides=(record.chunk_rows * self._row_bytes + CRC_BYTES, self._row_bytes, self._dtype.itemsize),
-        )
-        return self._opened(view, data.obj if isinstance(data.obj, mmap.mmap) else None)
-
-    def _opened(self, rows: NDArray[Any], mapped: mmap.mmap | None) -> OpenShard:
-        return OpenShard(rows, rows.view(np.dtype((np.void, self._row_bytes)))[..., 0], mapped)
+        shape = (-(-rows // record.chunk_rows), record.chunk_rows, self._width)
+        return OpenShard(data, shape, self._dtype, CRC_BYTES)
 
     def _regular(self, index: memoryview, rows: int, key: str) -> bool:
         record = self._record
@@ -207,26 +196,26 @@ class SegmentReader:
         return shard_bytes(rows, self._row_bytes, self._record.chunk_rows, self._record.shard_rows)
 
     def _shard_key(self, number: int) -> str:
-        return f"{self._key}/features/c/{number}/0"
+        return chunk_key(f"{self._key}/features", number, 2)
 
     def _wrong_size(self, key: str, size: int, expected: int) -> CorruptStoreError:
         return CorruptStoreError(f"{self._files.where(key)} has {size} bytes instead of {expected}", hint=_REPAIR)
 
-    def _through_zarr(self, number: int, rows: int) -> NDArray[Any]:
+    def _through_zarr(self, number: int, rows: int) -> OpenShard:
         from featstore.store.foreign import read_rows  # zarr-python costs a second to import
 
         start = number * self._record.shard_rows
         values = read_rows(self._files, f"{self._key}/features", start, start + rows)
-        chunks = -(-rows // self._record.chunk_rows)
-        padded = np.full((chunks * self._record.chunk_rows, self._width), np.nan, dtype=self._dtype)
-        padded[:rows] = values
-        return padded.reshape(chunks, self._record.chunk_rows, self._width)
+        shape = (-(-rows // self._record.chunk_rows), self._record.chunk_rows, self._width)
+        padded = np.full(shape, np.nan, dtype=self._dtype)
+        padded.reshape(-1, self._width)[:rows] = values
+        return OpenShard(padded.view(np.uint8).reshape(-1).data, shape, self._dtype, 0)
 
     def _unsharded(self, name: str, width: int) -> NDArray[np.uint8]:
         record = self._record
         parts = []
         for number in record.shards:
-            key = f"{self._key}/{name}/c/{number}" + ("/0" if width > 1 else "")
+            key = chunk_key(f"{self._key}/{name}", number, 2 if width > 1 else 1)
             where = self._files.where(key)
             try:
                 data = self._files.get(key)

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import itertools
 import mmap
 from collections import OrderedDict
-from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -22,42 +21,69 @@ _MAX_BYTES = 512 << 20
 _PAGE = mmap.PAGESIZE
 _PROBES = 8
 _WORTH_PROBING = 64
+_TRUSTED = 15  # further reads of a shard whose rows were found in memory
 
 
-@dataclass(slots=True)
 class OpenShard:
     """A shard as its rows.
 
+    Args:
+        data: Its bytes: chunks of whole rows, `gap` bytes between them.
+        shape: (chunks, rows of a chunk, D).
+        dtype: Of the values.
+        gap: Bytes between two chunks (a checksum, or nothing).
+
     Attributes:
-        rows: [chunks, chunk rows, D].
-        items: The same rows as opaque items, [chunks, chunk rows]: a whole row is copied at once.
-        mapped: The memory map below, None for a copy.
+        rows: [chunks, chunk rows, D], a view of the bytes.
+        mapped: The memory map below, None for bytes held in memory.
     """
 
-    rows: NDArray[Any]
-    items: NDArray[Any]
-    mapped: mmap.mmap | None
+    def __init__(self, data: memoryview, shape: tuple[int, int, int], dtype: np.dtype[Any], gap: int) -> None:
+        chunks, self._chunk_rows, width = shape
+        self._row_bytes = width * dtype.itemsize
+        self._gap = gap
+        stride = self._chunk_rows * self._row_bytes + gap
+        self.rows: NDArray[Any] = np.ndarray(
+            shape, dtype=dtype, buffer=data, strides=(stride, self._row_bytes, dtype.itemsize)
+        )
+        self.mapped = data.obj if isinstance(data.obj, mmap.mmap) else None
+        # every place where a row may begin, as opaque items that overlap: one index then finds a row, and a whole row is
+        # copied at once, which is much faster than (chunk, row) indices into numbers
+        self._step = 4 if self._row_bytes % 4 == 0 and gap % 4 == 0 else 2
+        places = (chunks * stride - gap - self._row_bytes) // self._step + 1
+        item = np.dtype((np.void, self._row_bytes))
+        self._items: NDArray[Any] = np.ndarray((places,), dtype=item, buffer=data, strides=(self._step,))
+        self._trusted = 0
 
-    def prefetch(self, offsets: NDArray[np.int64], row_bytes: int) -> None:
-        """Ask the system to read some rows ahead, all at once, if they are not in memory.
+    def take(self, local: NDArray[np.int64]) -> NDArray[Any]:
+        """Some rows of the shard, in the order given, as opaque items [len(local)]."""
+        offsets = local * self._row_bytes + local // self._chunk_rows * self._gap
+        if len(local) >= _WORTH_PROBING:
+            self._prefetch(offsets)
+        found: NDArray[Any] = self._items[offsets // self._step]
+        return found
+
+    def _prefetch(self, offsets: NDArray[np.int64]) -> None:
+        """Ask the system to read rows ahead, all at once, if they are not in memory.
 
         Page faults come one after another and each waits for the disk; advice given before lets the disk work on all.
-
-        Args:
-            offsets: Where the rows begin in the file.
-            row_bytes: Bytes of each.
         """
-        if self.mapped is None or len(offsets) < _WORTH_PROBING or not _cold(self.rows, offsets):
+        if self.mapped is None:
+            return
+        if self._trusted:
+            self._trusted -= 1
+            return
+        if not _cold(self.rows, offsets):
+            self._trusted = _TRUSTED
             return
         first = np.unique(offsets // _PAGE)
-        last = (first * _PAGE + _PAGE + row_bytes - 1) // _PAGE
-        breaks = np.flatnonzero(first[1:] > last[:-1]) + 1
-        for start, stop in itertools.pairwise([0, *breaks.tolist(), len(first)]):
+        pages = (self._row_bytes - 1) // _PAGE + 2  # that a row may touch
+        breaks = np.flatnonzero(np.diff(first) > pages) + 1
+        for start, stop in pairwise([0, *breaks.tolist(), len(first)]):
             begin = int(first[start]) * _PAGE
+            end = min(len(self.mapped), (int(first[stop - 1]) + pages) * _PAGE)
             with contextlib.suppress(OSError):  # advice only
-                self.mapped.madvise(
-                    mmap.MADV_WILLNEED, begin, min(len(self.mapped), int(last[stop - 1] + 1) * _PAGE) - begin
-                )
+                self.mapped.madvise(mmap.MADV_WILLNEED, begin, end - begin)
 
 
 def _cold(rows: NDArray[Any], offsets: NDArray[np.int64]) -> bool:
@@ -94,8 +120,10 @@ class OpenShards:
         """An open shard, which becomes the most recently used."""
         found = self._shards.get(key)
         if found is not None:
-            with contextlib.suppress(KeyError):  # another thread may have closed it meanwhile
+            try:  # noqa: SIM105 - suppress() costs as much as the whole lookup
                 self._shards.move_to_end(key)
+            except KeyError:  # another thread has just closed it, but we hold it
+                pass
         return found
 
     def add(self, key: tuple[int, int], shard: OpenShard) -> None:

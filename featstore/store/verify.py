@@ -20,7 +20,7 @@ from featstore.store.features import FeatureSet, plan_key, set_key
 from featstore.store.job import DIGEST_BYTES, segment_metadata, shards_digest
 from featstore.store.records import Overlay, Removal, RowSegment, ShardRecord, VectorSegment, fetch
 from featstore.store.store import Store
-from featstore.store.zarr_format import CRC_BYTES, shard_bytes
+from featstore.store.zarr_format import CRC_BYTES, chunk_key, shard_bytes
 
 __all__ = ["Problem", "VerifyReport", "verify"]
 
@@ -163,11 +163,11 @@ def _check_shard(
         return
     row_bytes = features.width * features.dtype.itemsize
     sizes = {
-        f"features/c/{shard}/0": shard_bytes(
+        chunk_key("features", shard, 2): shard_bytes(
             min(part.shard_rows, part.group_rows - shard * part.shard_rows), row_bytes, part.chunk_rows, part.shard_rows
         ),
-        f"input_digest/c/{shard}/0": part.shard_rows * DIGEST_BYTES + CRC_BYTES,
-        f"status/c/{shard}": part.shard_rows + CRC_BYTES,
+        chunk_key("input_digest", shard, 2): part.shard_rows * DIGEST_BYTES + CRC_BYTES,
+        chunk_key("status", shard): part.shard_rows + CRC_BYTES,
     }
     base = f"{set_key(features.record.dataset, features.record.name)}/segments/{part.name}"
     for name, size in sizes.items():

@@ -22,8 +22,10 @@ __all__ = [
     "CRC_BYTES",
     "array_metadata",
     "check_chunks",
+    "chunk_key",
     "decode_chunk",
     "encode_chunk",
+    "encode_index",
     "encode_shard",
     "group_metadata",
     "index_bytes",
@@ -66,7 +68,7 @@ def array_metadata(
             "shape": list(shape),
             "data_type": dtype.name,
             "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": list(shard or chunk)}},
-            "chunk_key_encoding": {"name": "default", "configuration": {"separator": "/"}},
+            "chunk_key_encoding": {"name": "default", "configuration": {"separator": "."}},
             "fill_value": "NaN" if dtype.kind == "f" else 0,
             "codecs": codecs,
             "attributes": {},
@@ -75,6 +77,14 @@ def array_metadata(
             "storage_transformers": [],
         }
     )
+
+
+def chunk_key(array: str, number: int, dimensions: int = 1) -> str:
+    """Key of a chunk (or shard) of an array that is divided along its first dimension only.
+
+    All chunks of an array lie in one folder: a folder for each, as the separator '/' would make, has to be made durable too.
+    """
+    return f"{array}/c.{number}" + ".0" * (dimensions - 1)
 
 
 def encode_chunk(values: NDArray[Any], rows: int) -> list[memoryview | bytes]:
@@ -103,15 +113,15 @@ def encode_shard(values: NDArray[Any], chunk_rows: int, shard_rows: int) -> list
         shard_rows: Rows of a full shard; chunks beyond `n` are only named as missing in the index.
     """
     pieces: list[memoryview | bytes] = []
-    offsets = np.full((shard_rows // chunk_rows, 2), _MISSING, dtype="<u8")
-    position = 0
-    for number, start in enumerate(range(0, len(values), chunk_rows)):
+    for start in range(0, len(values), chunk_rows):
         pieces += encode_chunk(values[start : start + chunk_rows], chunk_rows)
-        size = chunk_rows * values[0].nbytes + CRC_BYTES
-        offsets[number] = position, size
-        position += size
-    index = offsets.tobytes()
-    return [*pieces, index, _crc(index)]
+    return [*pieces, *encode_index(len(values), values[0].nbytes, chunk_rows, shard_rows)]
+
+
+def encode_index(rows: int, row_bytes: int, chunk_rows: int, shard_rows: int) -> list[bytes]:
+    """The end of a shard of `rows` rows: where each chunk lies, and the checksum of that."""
+    index = _regular_index(rows, row_bytes, chunk_rows, shard_rows).tobytes()
+    return [index, _crc(index)]
 
 
 def shard_bytes(rows: int, row_bytes: int, chunk_rows: int, shard_rows: int) -> int:
@@ -148,12 +158,18 @@ def read_regular_index(
         CorruptStoreError: the index does not match its checksum.
     """
     offsets = decode_chunk(tail, np.dtype("u8"), where=f"the index of {where}").reshape(-1, 2)
+    expected = _regular_index(rows, row_bytes, chunk_rows, shard_rows)
+    return bool(np.array_equal(offsets, expected))
+
+
+def _regular_index(rows: int, row_bytes: int, chunk_rows: int, shard_rows: int) -> NDArray[np.uint64]:
+    """(offset, bytes) of every chunk when chunks lie one after another, missing beyond the last row."""
     chunks = -(-rows // chunk_rows)
     size = chunk_rows * row_bytes + CRC_BYTES
-    expected = np.full((shard_rows // chunk_rows, 2), _MISSING, dtype="u8")
-    expected[:chunks, 0] = np.arange(chunks, dtype="u8") * np.uint64(size)
-    expected[:chunks, 1] = size
-    return bool(np.array_equal(offsets, expected))
+    index = np.full((shard_rows // chunk_rows, 2), _MISSING, dtype="<u8")
+    index[:chunks, 0] = np.arange(chunks, dtype="u8") * np.uint64(size)
+    index[:chunks, 1] = size
+    return index
 
 
 _REPAIR = "restore the file from a copy, or remove the set and make it again"

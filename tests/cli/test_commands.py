@@ -70,7 +70,7 @@ def test_splits_filters_and_export(store, capsys):
     assert json.loads(output(capsys, "log", "toy/old", "--json").out)[0]["tags"] == ["live"]
     assert "split split" in " ".join(output(capsys, "log", "toy").out.split())
     assert "no problem" in output(capsys, "verify", "--full").out
-    [shard] = (store / ".featstore" / "features" / "toy" / "old" / "segments").glob("*/features/c/0/0")
+    [shard] = (store / ".featstore" / "features" / "toy" / "old" / "segments").glob("*/features/c.0.0")
     sound = shard.read_bytes()
     shard.write_bytes(sound[:100] + b"?" + sound[101:])
     assert "rows 0 to 7" in output(capsys, "verify", "toy/old", "--sample", "100%", status=1).out

@@ -19,7 +19,7 @@ def _elsewhere(tmp_path, monkeypatch):
         (["exctract"], 2, "did you mean extract"),
         (["ls", "--store", "nowhere"], 1, "featstore init"),
         (["--store", "nowhere", "ls"], 1, "featstore init"),
-        (["init", "s3://bucket/x"], 2, "give a folder"),
+        (["init", "ftp://host/x"], 2, "give a folder"),
         (["export", "cars", "x.npz", "--store", "s"], 2, "DATASET/NAME"),
         (["show", "pets", "--store", "s"], 2, "featstore import"),
         (["import", "no.npz", "--as", "a/b", "--store", "s"], 1, "does not exist"),

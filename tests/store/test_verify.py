@@ -110,8 +110,8 @@ def test_quick_finds_files_that_are_not_whole(small, tmp_path, damage):
 
 def test_swapped_shards_are_found_and_their_rows_named(small, tmp_path):
     copy = Store.open(shutil.copytree(small.location, tmp_path / "copy"))
-    [first] = (copy.files.root / "features").glob("*/*/segments/*/features/c/0/0")
-    second = first.parent.parent / "1" / "0"
+    [first] = (copy.files.root / "features").glob("*/*/segments/*/features/c.0.0")
+    second = first.with_name("c.1.0")
     one, two = first.read_bytes(), second.read_bytes()
     first.write_bytes(two)
     second.write_bytes(one)
