@@ -99,14 +99,16 @@ class Files(Protocol):
         """Take files away; those that are gone already are no error."""
 
 
-def open_files(address: str | os.PathLike[str]) -> Files:
-    """The files at a folder or a URL such as `s3://bucket/prefix`.
+def open_files(address: str | os.PathLike[str] | Files) -> Files:
+    """The files at a folder or a URL such as `s3://bucket/prefix`; files themselves are passed through.
 
     Raises:
         UsageError: the URL carries credentials, or has a scheme that is not supported.
     """
     from featstore.store.local_files import LocalFiles
 
+    if not isinstance(address, (str, os.PathLike)):
+        return address
     text = os.fspath(address)
     scheme = _SCHEME.match(text)
     if scheme is None:

@@ -5,19 +5,23 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import errno
+import io
 import mmap
 import os
 import secrets
+import stat
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from featstore.errors import FeatstoreError, NotFoundError, UsageError
 from featstore.store.files import TEMPORARY, FileInfo
 
-__all__ = ["LocalFiles"]
+__all__ = ["LocalFiles", "unreadable", "unwritable"]
 
 _AT_FDCWD = -100
 _RENAME_NOREPLACE = 1
+# tries to write into a folder that a garbage collection keeps taking away while it is empty
+_TRIES = 16
 # what a file system without hard links answers to link(2)
 _NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK)
 
@@ -51,14 +55,17 @@ class LocalFiles:
 
     def exists(self, key: str) -> bool:
         """Whether something was published under the key."""
-        return self.path(key).is_file()
+        return self.size(key) is not None
 
     def size(self, key: str) -> int | None:
         """Bytes published under the key, None if nothing was."""
         try:
-            return self.path(key).stat().st_size
+            found = self.path(key).stat()
         except (FileNotFoundError, NotADirectoryError):
             return None
+        except OSError as error:
+            raise unreadable(error, self.path(key)) from error
+        return found.st_size if stat.S_ISREG(found.st_mode) else None
 
     def get(self, key: str) -> bytes:
         """The bytes published under the key."""
@@ -67,7 +74,7 @@ class LocalFiles:
         except (FileNotFoundError, NotADirectoryError):
             raise NotFoundError(f"{self.path(key)} does not exist") from None
         except OSError as error:
-            raise _unreadable(error, self.path(key)) from error
+            raise unreadable(error, self.path(key)) from error
 
     def get_ranges(self, key: str, ranges: Sequence[tuple[int, int]]) -> list[bytes]:
         """Some [start, stop) of the bytes under the key."""
@@ -85,7 +92,7 @@ class LocalFiles:
         except (FileNotFoundError, NotADirectoryError):
             raise NotFoundError(f"{path} does not exist") from None
         except OSError as error:
-            raise _unreadable(error, path) from error
+            raise unreadable(error, path) from error
 
     def names(self, prefix: str) -> list[str]:
         """Names directly under a prefix, sorted."""
@@ -94,7 +101,7 @@ class LocalFiles:
         except (FileNotFoundError, NotADirectoryError):
             return []
         except OSError as error:
-            raise _unreadable(error, self.path(prefix)) from error
+            raise unreadable(error, self.path(prefix)) from error
 
     def walk(self, prefix: str = "") -> Iterator[FileInfo]:
         """Every published file under a prefix."""
@@ -110,37 +117,25 @@ class LocalFiles:
         The bytes are on disk before the name exists (write, fsync, hard link, fsync of the folder).
         """
         path = self.path(key)
-        if path.exists():
-            return False
-        _make_folder(path.parent)
         temporary = path.parent / f"{TEMPORARY}{secrets.token_hex(8)}"
         try:
-            with temporary.open("xb", buffering=0) as stream:
-                for piece in pieces:
-                    _write_all(stream.fileno(), piece)
-                os.fsync(stream.fileno())
-            if not _publish(temporary, path):
-                return False
+            published = not path.exists() and _write_new(temporary, path, pieces)
+            # also where another writer was first: it may have died before its name was safe, and we build on it
+            _sync_folder(path.parent)
         except OSError as error:
-            raise _unwritable(error, path) from error
-        finally:
-            with contextlib.suppress(FileNotFoundError):
-                temporary.unlink()
-        _sync_folder(path.parent)
-        return True
+            raise unwritable(error, path) from error
+        return published
 
     def put(self, key: str, data: bytes) -> None:
         """Write or replace a small file."""
         path = self.path(key)
-        _make_folder(path.parent)
         temporary = path.parent / f"{TEMPORARY}{secrets.token_hex(8)}"
         try:
-            temporary.write_bytes(data)
-            temporary.replace(path)
+            with _removed_after(temporary), _opened_new(temporary) as stream:
+                _write_all(stream.fileno(), data)
+                temporary.replace(path)
         except OSError as error:
-            raise _unwritable(error, path) from error
-        finally:
-            temporary.unlink(missing_ok=True)
+            raise unwritable(error, path) from error
 
     def delete(self, keys: Iterable[str]) -> None:
         """Take files away, and the folders that become empty."""
@@ -150,7 +145,7 @@ class LocalFiles:
             try:
                 path.unlink(missing_ok=True)
             except OSError as error:
-                raise _unwritable(error, path) from error
+                raise unwritable(error, path) from error
             folders.add(path.parent)
         for folder in folders:
             self._remove_empty(folder)
@@ -166,7 +161,7 @@ class LocalFiles:
             folder = folder.parent
 
     def _walk(self, prefix: str, *, unpublished: bool) -> Iterator[FileInfo]:
-        for folder, _, files in os.walk(self.path(prefix)):
+        for folder, _, files in os.walk(self.path(prefix), onerror=_unlisted):
             for name in files:
                 if name.startswith(TEMPORARY) != unpublished or (name.startswith(".") and not unpublished):
                     continue
@@ -175,7 +170,37 @@ class LocalFiles:
                     found = path.stat()
                 except FileNotFoundError:
                     continue  # published or taken away meanwhile
+                except OSError as error:
+                    raise unreadable(error, path) from error
                 yield FileInfo(path.relative_to(self.root).as_posix(), found.st_size, found.st_mtime)
+
+
+def _write_new(temporary: Path, path: Path, pieces: Iterable[bytes | memoryview]) -> bool:
+    """Bring the pieces to disk under a temporary name, then give them their own, if nothing has that yet."""
+    with _removed_after(temporary):
+        with _opened_new(temporary) as stream:
+            for piece in pieces:
+                _write_all(stream.fileno(), piece)
+            os.fsync(stream.fileno())
+        return _publish(temporary, path)
+
+
+@contextlib.contextmanager
+def _removed_after(temporary: Path) -> Iterator[None]:
+    try:
+        yield
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            temporary.unlink()
+
+
+def _opened_new(path: Path) -> io.FileIO:
+    """A new file, in a folder that is made if it is not there."""
+    for _ in range(_TRIES - 1):
+        with contextlib.suppress(FileNotFoundError):
+            _make_folder(path.parent)
+            return path.open("xb", buffering=0)
+    return path.open("xb", buffering=0)
 
 
 def _publish(temporary: Path, path: Path) -> bool:
@@ -217,11 +242,8 @@ def _make_folder(folder: Path) -> None:
     if folder.exists():
         raise FeatstoreError(f"{folder} is a file where the store needs a folder", hint="move it out of the store")
     _make_folder(folder.parent)
-    try:
-        with contextlib.suppress(FileExistsError):
-            folder.mkdir()
-    except OSError as error:
-        raise _unwritable(error, folder) from error
+    with contextlib.suppress(FileExistsError):
+        folder.mkdir()
     _sync_folder(folder.parent)
 
 
@@ -233,25 +255,44 @@ def _sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def _unwritable(error: OSError, path: Path) -> FeatstoreError:
+def _unlisted(error: OSError) -> None:
+    """What `os.walk` cannot list is an error, not an empty folder; unless it is gone."""
+    if not isinstance(error, FileNotFoundError):
+        raise unreadable(error, error.filename) from error
+
+
+def unwritable(error: OSError, path: str | os.PathLike[str]) -> FeatstoreError:
+    """The error for a place that did not take a file."""
+    folder = Path(path).parent
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return FeatstoreError(
             f"no space left while writing {path}",
             hint="free some space and run the same command again; everything committed before is intact",
         )
-    if error.errno in _NO_LINKS and path.parent.is_dir() and os.access(path.parent, os.W_OK):
+    if error.errno in (errno.EMFILE, errno.ENFILE):
+        return _too_many_open(path)
+    if error.errno in _NO_LINKS and folder.is_dir() and os.access(folder, os.W_OK):
         return UsageError(
-            f"the file system of {path.parent} can neither link nor rename without replacing, which create-only "
+            f"the file system of {folder} can neither link nor rename without replacing, which create-only "
             "publishing needs",
             hint="keep the store on a local disk, NFS or an object store, and export copies elsewhere",
         )
-    return FeatstoreError(f"cannot write {path}: {error.strerror}", hint="check the permissions of the store's folder")
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        hint = "the store can be read from here, but not written; check its permissions and how the disk is mounted"
+    else:
+        hint = "check the disk; then run the same command again; everything committed before is intact"
+    return FeatstoreError(f"cannot write {path}: {error.strerror}", hint=hint)
 
 
-def _unreadable(error: OSError, path: Path) -> FeatstoreError:
+def unreadable(error: OSError, path: str | os.PathLike[str]) -> FeatstoreError:
+    """The error for a file that is there and cannot be read."""
     if error.errno in (errno.EMFILE, errno.ENFILE):
-        return FeatstoreError(
-            f"too many files are open to read {path}",
-            hint="raise the limit (ulimit -n 4096) or keep fewer blocks at once",
-        )
+        return _too_many_open(path)
     return FeatstoreError(f"cannot read {path}: {error.strerror}", hint="check the disk and the permissions")
+
+
+def _too_many_open(path: str | os.PathLike[str]) -> FeatstoreError:
+    return FeatstoreError(
+        f"too many files are open to use {path}",
+        hint="raise the limit (ulimit -n 4096) or keep fewer blocks at once",
+    )

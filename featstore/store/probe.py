@@ -7,7 +7,9 @@ import secrets
 from featstore.errors import UsageError
 from featstore.store.files import Files
 
-__all__ = ["probe_create_only"]
+__all__ = ["PROBE", "probe_create_only"]
+
+PROBE = "probe-"  # keys that it tries begin so
 
 
 def probe_create_only(files: Files) -> None:
@@ -16,7 +18,7 @@ def probe_create_only(files: Files) -> None:
     Raises:
         UsageError: the place overwrites, or does not know create-only writes.
     """
-    key = f"probe-{secrets.token_hex(8)}"
+    key = f"{PROBE}{secrets.token_hex(8)}"
     try:
         first, second = files.put_new(key, [b"first"]), files.put_new(key, [b"second"])
         kept = files.get(key)

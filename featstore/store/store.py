@@ -27,7 +27,7 @@ from featstore.store.files import Files, open_files
 from featstore.store.job import FeatureJob, chunk_rows_for
 from featstore.store.log import Log
 from featstore.store.names import check_name, parse_dataset, parse_set
-from featstore.store.probe import probe_create_only
+from featstore.store.probe import PROBE, probe_create_only
 from featstore.store.records import (
     DatasetVersion,
     FeatureSetVersion,
@@ -74,7 +74,7 @@ class Store:
         return self.files.location
 
     @classmethod
-    def init(cls, path: str | Path | None = None) -> Store:
+    def init(cls, path: str | Path | Files | None = None) -> Store:
         """Make a store, in `.featstore` of the current folder unless told otherwise; an existing one is opened.
 
         Raises:
@@ -88,10 +88,10 @@ class Store:
                 )
             probe_create_only(files)
             files.put_new(_MARKER, [dump(StoreRecord())])
-        return cls.open(files.location)
+        return cls.open(files)
 
     @classmethod
-    def open(cls, path: str | Path | None = None) -> Store:
+    def open(cls, path: str | Path | Files | None = None) -> Store:
         """Open a store: the one given, else `$FEATSTORE_STORE`, else the nearest `.featstore` folder upwards.
 
         Raises:
@@ -350,4 +350,7 @@ class Store:
 
 
 def _is_empty(files: Files) -> bool:
-    return not files.names("") and next(iter(files.walk()), None) is None
+    # what a probe left behind that was killed does not count
+    return all(name.startswith(PROBE) for name in files.names("")) and all(
+        info.key.startswith(PROBE) for info in files.walk()
+    )

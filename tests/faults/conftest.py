@@ -1,0 +1,23 @@
+import tempfile
+from pathlib import Path
+
+import pytest
+
+from tests.faults.job import run
+
+
+@pytest.fixture
+def place(tmp_path):
+    """A folder for many short-lived stores: in memory where that is possible, since nothing here loses power."""
+    memory = Path("/dev/shm")  # noqa: S108
+    if not memory.is_dir():
+        yield tmp_path
+        return
+    with tempfile.TemporaryDirectory(dir=memory) as folder:
+        yield Path(folder)
+
+
+@pytest.fixture(scope="session")
+def undisturbed(tmp_path_factory):
+    """The store that the job makes when nothing goes wrong."""
+    return run(tmp_path_factory.mktemp("undisturbed") / "store")
