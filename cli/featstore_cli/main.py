@@ -32,6 +32,11 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "log": ("featstore_cli.commands.history:log", "List the versions of a dataset or a feature set."),
     "tag": ("featstore_cli.commands.history:tag", "Let a tag name a version of a feature set."),
     "verify": ("featstore_cli.commands.verify:verify", "Check that the store holds what was published."),
+    "materialise": (
+        "featstore_cli.commands.cache:materialise",
+        "Copy feature sets of an object store to this machine.",
+    ),
+    "cache": ("featstore_cli.commands.cache:cache", "Show or clear the copies on this machine."),
     "losses": ("featstore_cli.commands.train:losses", "List the training objectives."),
     "metrics": ("featstore_cli.commands.eval:metrics", "List the metrics and their conventions."),
 }
@@ -39,7 +44,7 @@ _GROUPS: list[CommandGroupDict] = [
     {"name": "Fill the store", "commands": ["init", "extract", "import", "export", "dataset"]},
     {"name": "Learn and upgrade", "commands": ["train", "apply", "losses"]},
     {"name": "Decide", "commands": ["eval", "metrics"]},
-    {"name": "Look around", "commands": ["ls", "show", "log", "tag", "verify"]},
+    {"name": "Look around", "commands": ["ls", "show", "log", "tag", "verify", "materialise", "cache"]},
 ]
 
 click.rich_click.MAX_WIDTH = 100

@@ -82,6 +82,9 @@ class Dataset:
         self.rows = record.rows
         self.root = record.root
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Dataset, (self._files, self.record)  # what was read is read again elsewhere
+
     def __repr__(self) -> str:
         return f"Dataset({self.name}@{self.version}, {self.rows} rows)"
 

@@ -59,6 +59,9 @@ class FeatureSet:
         self._first_rows = [segment.start for segment in record.segments]
         self._starts = np.array(self._first_rows, dtype=np.int64)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return FeatureSet, (self._files, self.record, self.dataset)
+
     def __repr__(self) -> str:
         return f"FeatureSet({self.ref}, {self.rows}×{self.width} {self.dtype.name})"
 

@@ -19,13 +19,16 @@ from featstore.errors import (
     UsageError,
     sample_of,
 )
+from featstore.progress import SILENT, Progress
 from featstore.spaces import Space, require_same
+from featstore.store.cache import cached, feature_groups, row_groups
 from featstore.store.columns import Categories
 from featstore.store.dataset import Dataset, NewRows
 from featstore.store.features import FeatureSet, plan_key, set_key
 from featstore.store.files import Files, open_files
 from featstore.store.job import FeatureJob, chunk_rows_for
 from featstore.store.log import Log
+from featstore.store.materialise import Fetched, fetch_groups
 from featstore.store.names import check_name, parse_dataset, parse_set
 from featstore.store.probe import PROBE, probe_create_only
 from featstore.store.records import (
@@ -148,7 +151,7 @@ class Store:
             raise UnknownNameError(
                 "dataset", plain, self.datasets(), hint="`featstore extract` and `featstore import` make one"
             ) from None
-        return Dataset(self.files, record)
+        return Dataset(cached(self.files, row_groups(record)), record)
 
     def features(self, reference: str) -> FeatureSet:
         """The feature set `DATASET/NAME[@version]`."""
@@ -161,7 +164,31 @@ class Store:
             raise UnknownNameError(f"feature set of dataset {ref.dataset}", ref.name, known) from None
         if record.layout < dataset.layout:
             dataset = self.dataset(ref.dataset, dataset.record.earlier[record.layout - 1])
-        return FeatureSet(self.files, record, dataset)
+        return FeatureSet(cached(self.files, feature_groups(record)), record, dataset)
+
+    def materialise(self, reference: str, progress: Progress = SILENT) -> FeatureSet:
+        """The feature set `DATASET/NAME[@version]`, read from copies on this machine, which are fetched if they are missing.
+
+        The copies are named by their digests in `$FEATSTORE_CACHE` (else `~/.cache/featstore`); whoever opens the set on this
+        machine reads them. A store that is on this machine already needs none.
+
+        Args:
+            reference: The set.
+            progress: Listener.
+
+        Raises:
+            CorruptStoreError: what the store holds is not what was published.
+        """
+        return self.fetch(reference, progress)[0]
+
+    def fetch(self, reference: str, progress: Progress = SILENT) -> tuple[FeatureSet, Fetched]:
+        """Like `materialise`, and what had to be copied for it."""
+        features = self.features(reference)
+        if self.files.local:
+            return features, Fetched()
+        groups = [*row_groups(features.dataset.record), *feature_groups(features.record)]
+        fetched = fetch_groups(self.files, groups, what=features.ref, progress=progress)
+        return self.features(features.ref), fetched
 
     def tag(self, reference: str, name: str) -> None:
         """Let `name` stand for the version that the reference resolves to: `DATASET/NAME[@version]`."""
