@@ -37,12 +37,13 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "Copy feature sets of an object store to this machine.",
     ),
     "cache": ("featstore_cli.commands.cache:cache", "Show or clear the copies on this machine."),
+    "config": ("featstore_cli.commands.config:config", "Shipped training recipes: list, show, copy, validate."),
     "losses": ("featstore_cli.commands.train:losses", "List the training objectives."),
     "metrics": ("featstore_cli.commands.eval:metrics", "List the metrics and their conventions."),
 }
 _GROUPS: list[CommandGroupDict] = [
     {"name": "Fill the store", "commands": ["init", "extract", "import", "export", "dataset"]},
-    {"name": "Learn and upgrade", "commands": ["train", "apply", "losses"]},
+    {"name": "Learn and upgrade", "commands": ["train", "apply", "config", "losses"]},
     {"name": "Decide", "commands": ["eval", "metrics"]},
     {"name": "Look around", "commands": ["ls", "show", "log", "tag", "verify", "materialise", "cache"]},
 ]

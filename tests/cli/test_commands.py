@@ -99,5 +99,31 @@ def test_train_and_apply(capsys):
     wrong = output(capsys, "apply", "run", "toy/old", "--as", "toy/wrong", status=1)
     assert "name" in wrong.err
     assert "odpp" in output(capsys, "losses").out
+    assert "forms" in output(capsys, "losses").out
     unknown = output(capsys, "train", "--loss", "bcd", "--old", "toy/old", "--new", "toy/other", "--out", "x", status=2)
     assert "did you mean bct" in unknown.err
+
+
+@pytest.mark.usefixtures("store")
+def test_recipes_and_sweeps(capsys, tmp_path):
+    assert "odpp" in output(capsys, "config", "ls").out
+    assert json.loads(output(capsys, "config", "ls", "--json").out)["bct"]["base"] == {"loss": "bct:prototype"}
+    assert "params.weight" in output(capsys, "config", "show", "bct").out
+    output(capsys, "config", "cp", "bct", "mine.yaml")
+    assert "exists" in output(capsys, "config", "cp", "bct", "mine.yaml", status=1).err
+    text = (tmp_path / "mine.yaml").read_text()
+    (tmp_path / "mine.yaml").write_text(text.replace("[1, 0.5, 2, 4]", "[1, 2]").replace("[12, 8, 16, 24]", "[12]"))
+    assert json.loads(output(capsys, "config", "validate", "mine.yaml", "--json").out)["runs"] == 6
+    (tmp_path / "wrong.yaml").write_text(text.replace("params.scale", "params.scael"))
+    assert "did you mean scale" in output(capsys, "config", "validate", "wrong.yaml", status=2).err
+    sets = ["--old", "toy/old", "--new", "toy/other", "--epochs", "2"]
+    sweep = ["train", "--sweep", "mine.yaml", *sets, "--set", "val_fraction=0.3", "--out", "sweeps"]
+    assert "frontier" in output(capsys, *sweep).out
+    report = json.loads(output(capsys, *sweep, "--json").out)
+    assert (report["runs"], report["cached"], len(report["trials"])) == (6, 6, 2)
+    output(capsys, "train", "--recipe", "sweeps/sweep.lock", *sets, "--seed", "1", "--out", "best")
+    card = json.loads((tmp_path / "best" / "card.json").read_text())["training"]["config"]
+    assert (card["seed"], card["val_fraction"], card["loss"]) == (1, 0.3, "bct:prototype")
+    assert card["params"]["weight"] == report["chosen"]["settings"]["params.weight"]
+    refused = output(capsys, *sweep, "--seed", "3", status=2)
+    assert "seeds" in refused.err

@@ -19,9 +19,10 @@ from featstore.spaces import Space
 from featstore.store import Store
 from featstore.whole_files import write_whole
 from featstore_training import checkpoint, metrics_log
-from featstore_training.batches import CachedColumn, TrainingRows
+from featstore_training.batches import TrainingRows
 from featstore_training.bridges import make_bridge
 from featstore_training.checkpoint import TrainState
+from featstore_training.column_cache import ColumnCache
 from featstore_training.config import TrainConfig
 from featstore_training.heads import build_head
 from featstore_training.job import Job, prepare
@@ -72,7 +73,9 @@ class TrainReport:
     notes: list[str]
 
 
-def train(store: Store, config: TrainConfig, out: Path, *, progress: Progress = SILENT) -> TrainReport:
+def train(
+    store: Store, config: TrainConfig, out: Path, *, cache: ColumnCache | None = None, progress: Progress = SILENT
+) -> TrainReport:
     """Train a map from the new features, and write it as a run folder.
 
     The folder ends with `map.safetensors`, `classifier.safetensors`, `metrics.jsonl`, for different widths a run folder
@@ -84,6 +87,7 @@ def train(store: Store, config: TrainConfig, out: Path, *, progress: Progress = 
         store: Where the feature sets are.
         config: What to train on what.
         out: The run folder.
+        cache: Holds columns that other runs read as well.
         progress: Told of epochs and of rows left out.
 
     Raises:
@@ -101,8 +105,9 @@ def train(store: Store, config: TrainConfig, out: Path, *, progress: Progress = 
         progress.note(f"{out} already holds this run (cached)")
         return _report(out, card, cached=True, resumed_at=config.epochs, seconds=time.perf_counter() - started)
     resume = is_unfinished(out, job.request)
-    old = _load_old(job)
-    rows = _load_rows(job, old)
+    cache = cache or ColumnCache()
+    old = _load_old(job, cache)
+    rows = _load_rows(job, cache, old)
     validation = _load_validation(job)
     state = _build(job, rows, old)
     if resume:
@@ -121,16 +126,16 @@ def train(store: Store, config: TrainConfig, out: Path, *, progress: Progress = 
     return _report(out, card, cached=False, resumed_at=resumed_at, seconds=time.perf_counter() - started)
 
 
-def _load_rows(job: Job, old: OldRows | None) -> TrainingRows:
-    inputs = CachedColumn(job.new, job.rows.train, unit=False)
+def _load_rows(job: Job, cache: ColumnCache, old: OldRows | None) -> TrainingRows:
+    inputs = cache.column(job.new, job.rows.train, unit=False)
     columns: dict[str, Column] = {"old_feature": old.column} if old and "old_feature" in job.needs else {}
     return TrainingRows(inputs, torch.from_numpy(job.rows.train_labels), len(job.rows.class_names), columns)
 
 
-def _load_old(job: Job) -> OldRows | None:
+def _load_old(job: Job, cache: ColumnCache) -> OldRows | None:
     if job.old is None or not job.needs & {"old_feature", "prototype"}:
         return None
-    column = CachedColumn(job.old, job.rows.train, unit=True)
+    column = cache.column(job.old, job.rows.train, unit=True)
     return OldRows(column, torch.from_numpy(job.rows.train_labels), len(job.rows.class_names))
 
 

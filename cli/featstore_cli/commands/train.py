@@ -10,14 +10,17 @@ from typing import TYPE_CHECKING, Any
 import rich_click as click
 
 from featstore_cli.options import examples, json_option, pairs, store_option, where_option
-from featstore_cli.render import amount, duration, out, print_json, progress
+from featstore_cli.render import amount, duration, out, print_json, print_table, progress
 
 if TYPE_CHECKING:
     from featstore.store import Store
 
 
 @click.command()
-@click.option("--loss", required=True, metavar="LOSS", help="Objective; `featstore losses` lists them.")
+@click.option("--loss", metavar="LOSS", help="Objective; `featstore losses` lists them.")
+@click.option("--recipe", metavar="FILE", help="Take settings from a recipe's base or a sweep.lock.")
+@click.option("--sweep", "swept", metavar="RECIPE", help="Try the recipe's settings and lock the best into --out.")
+@click.option("--reference", metavar="LOCK", help="With --sweep: sweep.lock of the independent reference.")
 @click.option("--old", metavar="SET", help="Be compatible with this set (independent needs none).")
 @click.option("--new", required=True, metavar="SET", help="Cached features of the new backbone.")
 @click.option(
@@ -31,7 +34,7 @@ if TYPE_CHECKING:
     "--old-run", metavar="RUN", type=click.Path(path_type=Path), help="Run that made the old set: classifier, lineage."
 )
 @click.option("--epochs", type=click.IntRange(1), help="Passes over the training rows.")
-@click.option("--seed", type=int, default=0, show_default=True, help="Initialisation, order and validation rows.")
+@click.option("--seed", type=int, help="Initialisation, order and validation rows; default: 0.")
 @click.option(
     "--set", "settings", metavar="KEY=VALUE", multiple=True, help="Any other setting: lr=0.003, params.weight=2."
 )
@@ -40,10 +43,15 @@ if TYPE_CHECKING:
 @examples(
     "featstore train --loss odpp --old cars/old --new cars/new --out runs/odpp",
     "featstore train --loss independent --new cars/new --width 128 --out runs/ref",
+    "featstore train --sweep odpp --old cars/old --new cars/new --out sweeps/odpp",
+    "featstore train --recipe sweeps/odpp/sweep.lock --old cars/old --new cars/new --out runs/best",
 )
 def train(
     store: Store,
-    loss: str,
+    loss: str | None,
+    recipe: str | None,
+    swept: str | None,
+    reference: str | None,
     old: str | None,
     new: str,
     folder: Path,
@@ -53,7 +61,7 @@ def train(
     bridge: str | None,
     old_run: Path | None,
     epochs: int | None,
-    seed: int,
+    seed: int | None,
     settings: tuple[str, ...],
     as_json: bool,
 ) -> None:
@@ -66,26 +74,32 @@ def train(
     from featstore_training import TrainConfig
     from featstore_training import train as train_run
 
-    values: dict[str, Any] = {
+    given = {
         "loss": loss,
         "old": old,
         "new": new,
-        "where": where,
-        "val_where": val_where,
+        "where": where or None,
+        "val_where": val_where or None,
+        "width": width,
+        "bridge": bridge,
+        "old_run": old_run,
+        "epochs": epochs,
         "seed": seed,
     }
-    given = {"width": width, "bridge": bridge, "old_run": old_run, "epochs": epochs}
-    values |= {name: value for name, value in given.items() if value is not None}
-    config = TrainConfig(**_merged(values, settings))
+    values = {name: value for name, value in given.items() if value is not None}
+    dotted = _dotted(settings, given)
+    if swept:
+        _sweep(store, swept, reference, folder, values, dotted, as_json=as_json)
+        return
+    config = TrainConfig(**_config_values(recipe, values, dotted))
     with progress() as listener:
         report = train_run(store, config, folder, progress=listener)
     if as_json:
         print_json({**asdict(report), "folder": str(report.folder)})
         return
     how = "cached: this run is there already" if report.cached else duration(report.seconds)
-    out.print(
-        f"[bold]{folder}[/]  {loss}, {amount(report.rows, 'rows')}, best epoch {report.epoch} of {config.epochs}  ({how})"
-    )
+    name = f"[bold]{folder}[/]  {config.loss}"
+    out.print(f"{name}, {amount(report.rows, 'rows')}, best epoch {report.epoch} of {config.epochs}  ({how})")
     out.print("validation: " + ", ".join(f"{name} {value:.3f}" for name, value in report.validation.items()))
 
 
@@ -106,27 +120,71 @@ def losses(as_json: bool) -> None:
         out.print(f"[bold]{info.name:12}[/] " + f"\n{'':13}".join(lines))
 
 
-def _merged(values: dict[str, Any], settings: tuple[str, ...]) -> dict[str, Any]:
-    """The options with `--set` on top; dots go into nested settings, values are JSON or else text.
+def _config_values(recipe: str | None, values: dict[str, Any], dotted: dict[str, Any]) -> dict[str, Any]:
+    """A recipe's settings with those of the command line on top."""
+    from featstore.errors import UsageError
+    from featstore_training.recipes import find_recipe, merged
+    from featstore_training.sweep import read_lock
+
+    base: dict[str, Any] = {}
+    if recipe:
+        base = read_lock(Path(recipe)).settings if recipe.endswith(".lock") else find_recipe(recipe).base
+    if "loss" not in base and "loss" not in values:
+        raise UsageError("no loss is named", hint="--loss NAME; `featstore losses` lists them")
+    return merged({**base, **values}, dotted)
+
+
+def _sweep(
+    store: Store,
+    name: str,
+    reference: str | None,
+    folder: Path,
+    values: dict[str, Any],
+    dotted: dict[str, Any],
+    *,
+    as_json: bool,
+) -> None:
+    from featstore.errors import UsageError
+    from featstore_training.recipes import find_recipe, merged
+    from featstore_training.sweep import read_lock, sweep
+
+    if "seed" in values:
+        raise UsageError("the recipe says which seeds a sweep takes", hint="leave --seed out, or edit its seeds")
+    recipe = find_recipe(name)
+    against = read_lock(Path(reference)) if reference else None
+    with progress() as listener:
+        report = sweep(store, recipe, folder, settings=merged(values, dotted), reference=against, progress=listener)
+    if as_json:
+        print_json({**asdict(report), "folder": str(report.folder)})
+        return
+    numbers = [key for key in ("score", "cross_test", "self_test") if key in report.chosen.validation]
+    rows = [
+        [
+            ("◆ " if trial.frontier else "  ")
+            + (", ".join(f"{key}={value}" for key, value in trial.settings.items()) or "(as it is)"),
+            *(f"{trial.validation[key]:.3f}" for key in numbers),
+        ]
+        for trial in report.trials
+    ]
+    print_table(["◆ frontier of cross against self", *numbers], rows)
+    runs = f"{amount(report.runs, 'runs')}, {report.cached} of them there already"
+    out.print(f"[bold]{folder / 'sweep.lock'}[/]  {runs}; take it with --recipe {folder / 'sweep.lock'}")
+
+
+def _dotted(settings: tuple[str, ...], options: dict[str, Any]) -> dict[str, Any]:
+    """`--set` as dotted settings; values are JSON or else text.
 
     Raises:
         UsageError: `--set` names what has an option of its own.
     """
     from featstore.errors import UsageError
 
-    merged = dict(values)
+    found: dict[str, Any] = {}
     for name, text in pairs(settings, option="--set", example="lr=0.003").items():
-        if name in values:
+        if name in options:
             raise UsageError(f"--set {name}=… repeats --{name.replace('_', '-')}", hint="use the option")
         try:
-            value = json.loads(text)
+            found[name] = json.loads(text)
         except ValueError:
-            value = text
-        place = merged
-        *path, last = name.split(".")
-        for part in path:
-            place = place.setdefault(part, {})
-            if not isinstance(place, dict):
-                raise UsageError(f"--set {name}=…: '{part}' is one value, not a group of settings")
-        place[last] = value
-    return merged
+            found[name] = text
+    return found
