@@ -9,7 +9,7 @@ from featstore.evaluate.gate import Gate, GateResult, parse_gate
 from featstore.evaluate.metrics import METRICS, MetricInfo, metric_info
 from featstore.evaluate.neighbours import Neighbours, top_k
 from featstore.evaluate.request import EvalRequest
-from featstore.evaluate.result import Backfill, Cell, Changes, ClassChange, Estimated, EvalResult, Flips
+from featstore.evaluate.result import Backfill, Cell, Changes, ClassChange, Distribution, Estimated, EvalResult, Flips
 from featstore.evaluate.statistics import Column, Estimate, Resampled, Run, bootstrap_means
 from featstore.evaluate.vectors import SetVectors
 
@@ -20,6 +20,7 @@ __all__ = [
     "Changes",
     "ClassChange",
     "Column",
+    "Distribution",
     "Estimate",
     "Estimated",
     "EvalRequest",

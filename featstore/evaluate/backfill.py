@@ -160,14 +160,33 @@ def inner_points(
     Returns:
         For k = 1 … steps − 1, every query's values by metric, float64 [Q].
     """
+    part = _Part(progress)
+    progress.start(task, (steps - 1) * len(orders) * old.rows, "rows")
     points = []
     for step in range(1, steps):
         found = []
-        for number, order in enumerate(orders, 1):
+        for order in orders:
             refreshed = np.zeros(old.rows, bool)
             refreshed[order[: step * old.rows // steps]] = True
-            name = f"{task} {step}/{steps}" + (f", order {number}/{len(orders)}" if len(orders) > 1 else "")
             gallery = MixedVectors(old, new, refreshed)
-            found.append(evaluate_vectors(query, gallery, relevance, metrics, progress=progress, task=name).values)
+            found.append(evaluate_vectors(query, gallery, relevance, metrics, progress=part).values)
         points.append({metric: np.mean([values[metric] for values in found], axis=0) for metric in metrics})
     return points
+
+
+class _Part:
+    """Progress of one piece of a task that was started by someone else."""
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+
+    def start(self, task: str, total: int, unit: str, *, done: int = 0) -> None:
+        """The whole task counts, not its pieces."""
+
+    def advance(self, n: int) -> None:
+        """Pass on what is finished."""
+        self._progress.advance(n)
+
+    def note(self, message: str) -> None:
+        """Pass on a message."""
+        self._progress.note(message)

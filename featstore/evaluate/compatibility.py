@@ -103,6 +103,14 @@ def subject_of(roles: Iterable[str]) -> str | None:
     return newest[-1] if newest else None
 
 
+def deciding(cross_tests: Iterable[str], subject: str | None) -> list[str]:
+    """The cross-tests that the verdict rests on: all of a chain; a mapped role only when it is the subject.
+
+    A mapped role beside `new/old` is another way to deploy, with its own entry in the criterion.
+    """
+    return [role for role in cross_tests if role == subject or _MAPPED not in role]
+
+
 def threshold_roles(roles: Iterable[str]) -> list[str]:
     """The cells that a score threshold goes through in an upgrade: today's first, then the subject, then the newest own.
 

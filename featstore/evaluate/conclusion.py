@@ -97,8 +97,7 @@ def conclude(request: EvalRequest, runs: Sequence[Measured]) -> EvalResult:
     pairs = compatibility.comparisons(roles)
     subject = compatibility.subject_of(roles)
     criterion = _criterion(resampled, pairs, metrics)
-    # a mapped role beside new/old is another way to deploy; it has its own entry in the criterion
-    deciding = {role: found for role, found in criterion.items() if role == subject or "mapped-" not in role}
+    deciding = {role: criterion[role] for role in compatibility.deciding(criterion, subject)}
     result = EvalResult(
         protocol=_protocol(request, first),
         cells=cells,

@@ -1,4 +1,4 @@
-"""A handful of queries with their nearest gallery rows, before and after: the ones that gain and lose most."""
+"""Queries that the upgrade breaks and queries that it repairs, with their nearest gallery rows before and after."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from featstore.evaluate import SetVectors, top_k
+from featstore.evaluate import top_k
 from featstore.report.thumbnails import Picture, pictures_of
+from featstore.report.words import Subject
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -19,9 +20,10 @@ if TYPE_CHECKING:
     from featstore.evaluate.protocols import Problem
     from featstore.store import Dataset, Store
 
-__all__ = ["Example", "Neighbour", "Row", "choose", "find_examples"]
+__all__ = ["Example", "Examples", "Neighbour", "Row", "choose", "find_examples"]
 
-_EACH = 4
+_EACH = 12
+_OF_A_CLASS = 2
 _NEIGHBOURS = 5
 
 
@@ -54,83 +56,112 @@ class Example:
     new: list[Neighbour]
 
 
-def find_examples(result: EvalResult, store: Store, images: Path | None) -> tuple[list[Example], list[Example]]:
-    """Queries with the largest gains and the largest losses from old/old to new/old.
+@dataclass(frozen=True, slots=True)
+class Examples:
+    """The queries to look at.
+
+    Attributes:
+        metric: The recall metric in which they flip; None when no recall was measured, and they only change.
+        losses: Broken queries, the largest loss first.
+        gains: Repaired queries, the largest gain first.
+        broken: Broken queries in all.
+        repaired: Repaired queries in all.
+    """
+
+    metric: str | None
+    losses: list[Example]
+    gains: list[Example]
+    broken: int
+    repaired: int
+
+
+def find_examples(result: EvalResult, about: Subject, store: Store, images: Path | None) -> Examples:
+    """The worst negative flips and the best positive flips from the subject's baseline to the subject.
 
     Args:
-        result: With its evidence, and with the cells old/old and new/old.
+        result: With its evidence.
+        about: The comparison that the verdict is about.
         store: The store it was made from.
         images: Folder that the ids are files of, for thumbnails.
-
-    Returns:
-        Gains and losses, the largest first.
     """
     evidence = result.evidence
     problem = evidence.problem
-    before, after = (evidence.per_query[role].values[result.headline] for role in ("old/old", "new/old"))
-    gains, losses = choose(after - before, problem.classes)
-    queries = np.concatenate([gains, losses])
-    cross = result.cell("new/old")
+    headline = {role: evidence.per_query[role].values[result.headline] for role in (about.before, about.role)}
+    change = headline[about.role] - headline[about.before]
+    recall = next((metric for metric in result.cells[0].metrics if metric.startswith("recall@")), None)
+    flip = change
+    if recall is not None:
+        before, after = (evidence.per_query[role].values[recall] for role in (about.before, about.role))
+        flip = after - before
+    chosen = {sign: choose(change, flip, problem.classes, sign=sign) for sign in (-1, 1)}
+    queries = np.concatenate(list(chosen.values()))
     picture = pictures_of(images)
-    query_rows = _Rows(store.features(cross.query).dataset, picture)
-    gallery_rows = _Rows(store.features(cross.gallery).dataset, picture)
-    nearest = {role: _nearest(result, store, role, queries) for role in ("old/old", "new/old")}
+    plan = evidence.plans[about.role]
+    query_rows, gallery_rows = (
+        _Rows(store.features(evidence.sides.features(side).ref).dataset, picture) for side in (plan.query, plan.gallery)
+    )
+    nearest = {role: _nearest(result, role, queries) for role in (about.before, about.role)}
 
     def neighbours(role: str, place: int) -> list[Neighbour]:
         right = problem.relevance.positives(int(queries[place]), int(queries[place]) + 1).rows
         return [
-            Neighbour(
-                gallery_rows.show(int(problem.gallery_rows[position])),
-                score,
-                bool(np.isin(position, right)),
-            )
+            Neighbour(gallery_rows.show(int(problem.gallery_rows[position])), score, bool(np.isin(position, right)))
             for position, score in nearest[role][place]
         ]
 
     found = [
         Example(
             query=query_rows.show(int(problem.query_rows[query])),
-            before=float(before[query]),
-            after=float(after[query]),
-            old=neighbours("old/old", place),
-            new=neighbours("new/old", place),
+            before=float(headline[about.before][query]),
+            after=float(headline[about.role][query]),
+            old=neighbours(about.before, place),
+            new=neighbours(about.role, place),
         )
         for place, query in enumerate(queries.tolist())
     ]
-    return found[: len(gains)], found[len(gains) :]
+    losses = len(chosen[-1])
+    return Examples(recall, found[:losses], found[losses:], int((flip < 0).sum()), int((flip > 0).sum()))
 
 
-def choose(change: NDArray[np.float64], classes: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Positions of the largest gains and of the largest losses, at most one of a class on each side.
+def choose(
+    change: NDArray[np.float64], flip: NDArray[np.float64], classes: NDArray[np.int64], *, sign: int
+) -> NDArray[np.int64]:
+    """Positions of the queries that flip one way, the largest change that way first, at most 2 of a class.
 
     Args:
         change: By query [Q]; NaN for queries that do not count.
+        flip: Its sign says which way a query flips, [Q].
         classes: Class of each query, [Q].
+        sign: 1 for gains, −1 for losses.
 
     Returns:
-        Two arrays of at most 4 positions; of equal changes the first query comes first.
+        At most 12 positions; of equal changes the first query comes first.
     """
+    order = np.argsort(-sign * change, kind="stable")
+    order = order[sign * flip[order] > 0]
+    taken: dict[int, int] = {}
+    kept = []
+    for query in order.tolist():
+        label = int(classes[query])
+        taken[label] = taken.get(label, 0) + 1
+        if taken[label] <= _OF_A_CLASS:
+            kept.append(query)
+        if len(kept) == _EACH:
+            break
+    return np.array(kept, np.int64)
 
-    def first(order: NDArray[np.int64]) -> NDArray[np.int64]:
-        _, places = np.unique(classes[order], return_index=True)
-        return order[np.sort(places)][:_EACH]
 
-    order = np.argsort(-change, kind="stable")
-    gains = first(order[change[order] > 0])
-    order = np.argsort(change, kind="stable")
-    return gains, first(order[change[order] < 0])
-
-
-def _nearest(result: EvalResult, store: Store, role: str, queries: NDArray[np.int64]) -> list[list[tuple[int, float]]]:
+def _nearest(result: EvalResult, role: str, queries: NDArray[np.int64]) -> list[list[tuple[int, float]]]:
     """The nearest gallery positions of each query with their cosines, without those its ranking leaves out."""
     if not len(queries):
         return []
-    problem: Problem = result.evidence.problem
-    cell = result.cell(role)
+    evidence = result.evidence
+    problem: Problem = evidence.problem
+    plan = evidence.plans[role]
     excluded = [set(problem.relevance.excluded(query, query + 1).rows.tolist()) for query in queries.tolist()]
     found = top_k(
-        store.features(cell.query).gather(problem.query_rows[queries]),
-        SetVectors(store.features(cell.gallery), problem.gallery_rows),
+        evidence.sides.vectors(plan.query, problem.query_rows[queries]),
+        evidence.sides.vectors(plan.gallery, problem.gallery_rows),
         _NEIGHBOURS + max(len(rows) for rows in excluded),
     )
     return [

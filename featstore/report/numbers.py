@@ -6,7 +6,7 @@ import math
 
 from featstore.evaluate import Estimated
 
-__all__ = ["MISSING", "between", "count", "difference", "percent", "points", "span"]
+__all__ = ["MISSING", "between", "bounded", "count", "difference", "percent", "points", "rate", "score", "span"]
 
 MISSING = "–"
 
@@ -48,3 +48,20 @@ def difference(found: Estimated) -> str:
 def count(number: int) -> str:
     """A count with thousands separated: `12,345`."""
     return f"{number:,}"
+
+
+def score(value: float) -> str:
+    """A similarity: 0.62345."""
+    return f"{value:.4f}".replace("-", "−")
+
+
+def rate(fraction: float) -> str:
+    """A small share: 1.2e-4 reads as `0.012 %`."""
+    return f"{100 * fraction:.3g} %"
+
+
+def bounded(found: Estimated) -> str:
+    """A share with its interval, in percent: `27.2 (19.4 – 35.0)`."""
+    if found.low is None or found.high is None:
+        return percent(found.value)
+    return f"{percent(found.value)} ({span((found.low, found.high))})"

@@ -5,32 +5,42 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
-from featstore.evaluate import EvalResult
+from featstore.evaluate import Cell, EvalResult
+from featstore.evaluate.compatibility import baseline, deciding
 from featstore.report.numbers import count, percent, points, span
 
-__all__ = [
-    "CROSS",
-    "CROSS_CHANGE",
-    "OLD",
-    "ROLES",
-    "Verdict",
-    "compared",
-    "default_title",
-    "outcome",
-    "printable",
-    "verdict",
-]
+__all__ = ["Subject", "Verdict", "default_title", "meaning", "outcome", "printable", "subject", "verdict"]
 
-OLD, CROSS = "old/old", "new/old"
-CROSS_CHANGE = f"{CROSS} - {OLD}"
-"""The key of the difference that the verdict is about."""
-
-ROLES = {
-    OLD: "old queries, old gallery: what there is today",
-    CROSS: "new queries, old gallery: the new model without backfill",
+_ROLES = {
+    "old/old": "old queries, old gallery: what there is today",
+    "new/old": "new queries, old gallery: the new model without backfill",
+    "mapped-new/old": "new queries through a map, old gallery: without backfill",
+    "new/mapped-old": "new queries, old gallery through a map: no image is encoded again",
     "new/new": "new queries, new gallery: after backfill",
     "reference": "the new model trained without compatibility",
-    "query/gallery": "",
+}
+
+_HEADINGS = {
+    "new/old": {
+        "good": "New queries search the old gallery better than old queries do.",
+        "bad": "New queries do not search the old gallery better than old queries do.",
+        "open": "It is open whether new queries search the old gallery better than old queries do.",
+    },
+    "mapped-new/old": {
+        "good": "New queries through the map search the old gallery better than old queries do.",
+        "bad": "New queries through the map do not search the old gallery better than old queries do.",
+        "open": "It is open whether new queries through the map search the old gallery better than old queries do.",
+    },
+    "new/mapped-old": {
+        "good": "New queries search the mapped gallery better than old queries search the old one.",
+        "bad": "New queries do not search the mapped gallery better than old queries search the old one.",
+        "open": "It is open whether new queries search the mapped gallery better than old queries search the old one.",
+    },
+}
+_CHAIN_HEADINGS = {
+    "good": "Every newer model searches every older gallery better than the gallery's own model does.",
+    "bad": "Some newer model does not search some older gallery better than the gallery's own model does.",
+    "open": "It is open whether every newer model searches every older gallery better than its own model does.",
 }
 
 _UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
@@ -54,6 +64,39 @@ class Verdict(NamedTuple):
     notes: list[str]
 
 
+class Subject(NamedTuple):
+    """The comparison that the verdict is about.
+
+    Attributes:
+        role: The cross-test.
+        before: The cell it has to beat.
+        change: The key of their difference.
+        name: The difference as people read it.
+    """
+
+    role: str
+    before: str
+    change: str
+    name: str
+
+
+def subject(result: EvalResult) -> Subject | None:
+    """What the verdict is about; None when no models were compared."""
+    before = baseline(result.subject) if result.subject else None
+    if result.subject is None or before is None:
+        return None
+    return Subject(result.subject, before, f"{result.subject} - {before}", f"{result.subject} − {before}")
+
+
+def meaning(cell: Cell) -> str:
+    """What a cell is, in words."""
+    query, _, gallery = cell.role.partition("/")
+    sets = f"{cell.query} → {cell.gallery}"
+    if cell.role in _ROLES:
+        return _ROLES[cell.role]
+    return f"{query} on its own gallery: {cell.query}" if query == gallery else sets
+
+
 def outcome(*, compatible: bool | None) -> tuple[str, str]:
     """(style, words) of a metric's verdict."""
     if compatible is None:
@@ -61,38 +104,30 @@ def outcome(*, compatible: bool | None) -> tuple[str, str]:
     return ("good", "compatible") if compatible else ("bad", "not compatible")
 
 
-def compared(result: EvalResult) -> bool:
-    """Whether old and new were compared, so that there is a verdict."""
-    return bool(result.compatible)
-
-
 def default_title(result: EvalResult) -> str:
     """The heading of a report that was given none."""
-    return "Compatibility report" if compared(result) else "Evaluation report"
+    return "Compatibility report" if subject(result) else "Evaluation report"
 
 
 def verdict(result: EvalResult) -> Verdict:
     """The verdict on the headline metric."""
-    if not compared(result):
+    about = subject(result)
+    if about is None:
         return _measured(result)
     metric = result.headline
     style, word = outcome(compatible=result.compatible[metric])
-    heading = {
-        "good": "New queries search the old gallery better than old queries do.",
-        "bad": "New queries do not search the old gallery better than old queries do.",
-        "open": "It is open whether new queries search the old gallery better than old queries do.",
-    }[style]
-    change = result.differences[CROSS_CHANGE][metric]
-    old, cross = (percent(result.cell(role).metrics[metric]) for role in (OLD, CROSS))
+    heading = _HEADINGS.get(about.role, _CHAIN_HEADINGS)[style]
+    change = result.differences[about.change][metric]
+    before, after = (percent(result.cell(role).metrics[metric]) for role in (about.before, about.role))
     sentence = (
-        f"{metric}: {cross} % with new queries on the old gallery, {old} % with old queries, a difference of "
-        f"{points(change.value)} percentage points"
+        f"{metric}: {after} % in {about.role}, {before} % in {about.before}, a difference of {points(change.value)} "
+        "percentage points"
     )
     if change.low is None or change.high is None:
         sentence += ", without an interval because no bootstrap was asked for."
     else:
         sentence += f" (95 % interval {points(change.low)} to {points(change.high)})."
-    return Verdict(style, word.capitalize(), heading, sentence, _notes(result))
+    return Verdict(style, word.capitalize(), heading, sentence, _notes(result, about))
 
 
 def _measured(result: EvalResult) -> Verdict:
@@ -109,7 +144,7 @@ def _measured(result: EvalResult) -> Verdict:
     )
 
 
-def _notes(result: EvalResult) -> list[str]:
+def _notes(result: EvalResult, about: Subject) -> list[str]:
     notes = []
     headline = result.compatible[result.headline]
     others: dict[str, list[str]] = {}
@@ -119,8 +154,12 @@ def _notes(result: EvalResult) -> list[str]:
     if others:
         groups = "; ".join(f"{word}: {', '.join(metrics)}" for word, metrics in others.items())
         notes.append(f"Not every metric agrees ({groups}).")
-    if result.cell(CROSS).unrelated:
-        notes.append("Nothing declares the old and the new space comparable; they were compared all the same.")
+    tests = deciding(result.criterion, about.role)
+    if len(tests) > 1:
+        passed = sum(result.criterion[role][result.headline] is True for role in tests)
+        notes.append(f"{passed} of {len(tests)} cross-tests pass in {result.headline}.")
+    if any(result.cell(role).unrelated for role in result.criterion):
+        notes.append("Nothing declares the spaces of two models comparable; they were compared all the same.")
     return notes
 
 

@@ -77,9 +77,24 @@ def store(tmp_path_factory, features, images):
 
 @pytest.fixture(scope="session")
 def compatible(store):
-    return evaluate(store, EvalRequest(old="shop/old", new="shop/better", reference="shop/best", bootstrap=400))
+    request = EvalRequest(
+        old="shop/old",
+        new="shop/better",
+        reference="shop/best",
+        bootstrap=400,
+        backfill=("random", "label"),
+        fpr=(0.01, 1e-9),
+    )
+    return evaluate(store, request)
 
 
 @pytest.fixture(scope="session")
 def undecided(store):
     return evaluate(store, EvalRequest(old="shop/old", new="shop/twin", bootstrap=400))
+
+
+@pytest.fixture(scope="session")
+def chain(store):
+    return evaluate(
+        store, EvalRequest(generations=("shop/old", "shop/better", "shop/best"), allow_unrelated=True, bootstrap=200)
+    )

@@ -18,11 +18,12 @@ HARMLESS = {
     "html", "head", "meta", "title", "style", "body", "header", "main", "footer", "section", "article", "div", "span", "p",
     "h1", "h2", "h3", "h4", "b", "i", "strong", "small", "code", "bdi", "ul", "ol", "li", "dl", "dt", "dd", "figure",
     "figcaption", "img", "table", "thead", "tbody", "tr", "th", "td", "svg", "path", "circle", "line", "rect", "text",
+    "details", "summary",
 }  # fmt: skip
 HARMLESS_ATTRIBUTES = {
     "lang", "charset", "http-equiv", "content", "name", "class", "style", "src", "alt", "title", "scope", "role",
     "aria-label", "aria-hidden", "viewbox", "d", "cx", "cy", "r", "x", "y", "x1", "x2", "y1", "y2", "width", "height",
-    "transform",
+    "transform", "colspan", "open",
 }  # fmt: skip
 
 
@@ -79,23 +80,25 @@ def test_it_says_the_numbers_of_the_result(compatible, html):
         assert cell.query in text
 
 
-def test_rankings_are_those_of_the_features(compatible, features, store):
-    """The examples, recomputed from the definition: largest changes of AP, nearest rows by cosine, hits by class."""
-    change = (
-        compatible.evidence.per_query["new/old"].values["map"] - compatible.evidence.per_query["old/old"].values["map"]
-    )
+def test_flips_and_their_rankings_are_those_of_the_features(compatible, features, store):
+    """The examples, recomputed from the definition: flips of the nearest row, nearest rows by cosine, hits by class."""
+    values = {role: found.values for role, found in compatible.evidence.per_query.items()}
+    change = values["new/old"]["map"] - values["old/old"]["map"]
+    flip = values["new/old"]["recall@1"] - values["old/old"]["recall@1"]
     unit = {name: rows / np.linalg.norm(rows, axis=1, keepdims=True) for name, rows in features.items()}
-    gains, losses = {}, {}
-    for query in np.argsort(-change, kind="stable").tolist():
-        if change[query] > 0:
-            gains.setdefault(class_of(query), query)
-    for query in np.argsort(change, kind="stable").tolist():
-        if change[query] < 0:
-            losses.setdefault(class_of(query), query)
-    queries = [*list(gains.values())[:4], *list(losses.values())[:4]]
-    articles = to_html(compatible, store=store).split('<article class="example">')[1:]
-    for article, query in zip(articles, queries, strict=True):
-        text = Page(article.split("</article>")[0]).text
+    queries = []
+    for sign in (-1, 1):
+        taken = [query for query in np.argsort(-sign * change, kind="stable") if sign * flip[query] > 0]
+        of_class = [
+            [class_of(other) for other in taken[:place]].count(class_of(query)) for place, query in enumerate(taken)
+        ]
+        queries += [query for query, before in zip(taken, of_class, strict=True) if before < 2][:12]
+    page = to_html(compatible, store=store)
+    assert f"{(flip < 0).sum()} queries break and {(flip > 0).sum()} are repaired" in Page(page).text
+    found = page.split('<details class="example"')[1:]
+    for item, query in zip(found, queries, strict=True):
+        item = f"<details{item.split('</details>')[0]}</details>"
+        text = Page(item).text
         assert f"{100 * change[query]:+.2f} points".replace("-", "−") in text
         expected = []
         for name in ("old", "better"):
@@ -104,7 +107,7 @@ def test_rankings_are_those_of_the_features(compatible, features, store):
             expected += np.argsort(-scores, kind="stable")[:5].tolist()
         marks = ["✓" if class_of(row) == class_of(query) else "✗" for row in expected]
         assert re.findall("[✓✗]", text) == marks
-        shown = re.findall(r'(?:alt|class="no-image" title)="[^"]*/(\d+)\.png"', article)
+        shown = re.findall(r'(?:alt|class="no-image" title)="[^"]*/(\d+)\.png"', item)
         assert [int(row) for row in shown] == [query, *expected]
 
 
@@ -156,7 +159,7 @@ def test_unrelated_spaces_are_marked(store):
     request = EvalRequest(old="shop/old", new="shop/other", allow_unrelated=True, bootstrap=0)
     page = to_html(evaluate(store, request), store=store)
     text = Page(page).text
-    assert "Nothing declares the old and the new space comparable" in text
+    assert "Nothing declares the spaces of two models comparable" in text
     assert "new/old unrelated" in text
     assert 'class="dot other hollow"' in page
     assert "without an interval because no bootstrap was asked for" in text
@@ -174,14 +177,15 @@ def test_a_result_from_json_gives_a_page_without_single_queries(compatible, stor
     again = EvalResult.model_validate_json(compatible.to_json())
     text = Page(to_html(again, store=store)).text
     assert "Compatible." in text
-    assert "Examples" not in text
+    assert "Queries to look at" not in text
+    assert "Where it changes" in text
 
 
 def test_without_a_store_there_are_classes_but_no_examples(compatible):
     page = to_html(compatible)
     text = Page(page).text
     assert "Classes that gain most" in text
-    assert "Examples" not in text
+    assert "Queries to look at" not in text
     assert page.count('class="point ') == 9
 
 
@@ -212,3 +216,38 @@ def test_the_ending_chooses_the_format(compatible, tmp_path):
         write_report(compatible, tmp_path / "d.html")
     with pytest.raises(NotFoundError, match="does not exist"):
         write_report(compatible, tmp_path / "missing" / "r.html")
+
+
+def test_backfill_thresholds_and_flips_are_those_of_the_result(compatible, html):
+    text = Page(html).text
+    for curve in compatible.backfill:
+        for metric in ("map",):
+            for point in (*curve.metrics[metric], curve.area_trapezoid[metric], curve.area_mean[metric]):
+                assert f"{100 * point.value:.1f} {100 * point.low:.1f} – {100 * point.high:.1f}" in text
+    for item in compatible.thresholds:
+        for role, point in item.kept.items():
+            assert f"{role} {point.threshold:.4f} {100 * point.fpr:.3g} % {100 * point.tpr:.3g} %" in text
+    assert "below one pair" in text
+    for role, by_metric in compatible.flips.items():
+        for metric, found in by_metric.items():
+            shares = [f"{100 * x.value:.1f} {100 * x.low:.1f} – {100 * x.high:.1f}" for x in (found.nfr, found.pfr)]
+            assert f"{metric.split('@')[1]} {' '.join(shares)}" in text, role
+    for score in (compatible.p_up["map"], compatible.p_comp["map"], compatible.p_1["map"]):
+        assert f"{100 * score.value:.1f} {100 * score.low:.1f} – {100 * score.high:.1f}" in text
+
+
+def test_a_chain_shows_every_cross_test_and_its_scores(chain, store):
+    text = Page(to_html(chain, store=store)).text
+    assert "queries ↓ gallery → v1 v2 v3" in text
+    for cell in chain.cells:
+        assert f"{100 * cell.metrics['map']:.1f}" in text
+    for role in ("v2/v1", "v3/v1", "v3/v2"):
+        change = chain.differences[f"{role} - {role[3:]}/{role[3:]}"]["map"]
+        assert f"{100 * change.value:+.2f}".replace("-", "−") in text
+    assert f"{chain.chain.ac['map'].value:.2f} ({chain.chain.ac_nonstrict['map'].value:.2f})" in text
+    assert "cross-tests pass in map" in text
+
+
+def test_what_was_left_out_is_said(compatible):
+    without = compatible.model_copy(update={"left_out": {"new/mapped-old": "its width differs"}})
+    assert "new/mapped-old was left out: its width differs." in Page(to_html(without)).text

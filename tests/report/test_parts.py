@@ -10,11 +10,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from featstore.evaluate import Estimated, EvalRequest, evaluate
+from featstore.evaluate import Distribution, Estimated, EvalRequest, evaluate
 from featstore.report import numbers, to_markdown
-from featstore.report.by_class import extremes
+from featstore.report.curve_plot import Curve, Level, curve_plot
 from featstore.report.examples import choose
-from featstore.report.svg import Dot, Interval, interval_plot, scatter_plot, ticks
+from featstore.report.histogram_plot import histogram_plot
+from featstore.report.interval_plot import Interval, interval_plot
+from featstore.report.scatter_plot import Dot, scatter_plot
+from featstore.report.svg import ticks
+from featstore.report.tables import extremes, heat_table
 from featstore.report.thumbnails import pictures_of
 from tests.report.conftest import ATTACK, CLASSES, EACH, class_of
 from tests.report.pages import Page
@@ -82,12 +86,58 @@ def test_few_points_have_tooltips_and_many_are_one_path():
     assert len(nothing.all("rect")) == 1
 
 
-def test_examples_are_the_largest_changes_one_of_a_class_first_query_first():
-    change = np.array([0.5, 0.5, np.nan, 0.4, -0.1, -0.3, 0.0, 0.2, 0.1, 0.05, 0.3])
-    classes = np.array([1, 2, 3, 1, 1, 1, 4, 5, 6, 7, 8])
-    gains, losses = choose(change, classes)
-    assert gains.tolist() == [0, 1, 10, 7]
-    assert losses.tolist() == [5]
+def test_curves_place_points_and_bands_and_escape_names():
+    curves = [Curve(ATTACK, (0, 0.5, 1), (0.2, 0.4, 0.3), (0.1, 0.3, 0.2), (0.3, 0.5, 0.4))]
+    curves.append(Curve("plain", (0, 1), (0.2, 0.3), None, None))
+    text = str(curve_plot(curves, Level("today", 0.25), x_label="x", y_label="y", describe=ATTACK, show=str))
+    page = Page(text)
+    assert "<script" not in text
+    assert ATTACK in page.text
+    dots = [(float(dot["cx"]), float(dot["cy"])) for dot in page.all("circle")]
+    assert len(dots) == 5
+    assert dots[0][0] < dots[1][0] < dots[2][0]
+    assert dots[1][1] < dots[2][1] < dots[0][1]  # pictures count from the top
+    assert dots[1][0] - dots[0][0] == pytest.approx(dots[2][0] - dots[1][0], abs=0.1)
+    assert [path["class"] for path in page.all("path")] == ["spread series0", "curve series0", "curve series1"]
+
+
+def test_histograms_have_the_same_area_whatever_the_counts():
+    counts = np.random.default_rng(0).integers(0, 50, 200)
+    scores = Distribution(low=-0.1, high=0.9, positives=counts.tolist(), negatives=(1000 * counts[::-1]).tolist())
+    text = str(histogram_plot(scores, threshold=(0.5, ATTACK), describe=ATTACK, show=str))
+    page = Page(text)
+    assert "<script" not in text
+    assert ATTACK in page.text
+    areas = []
+    for path in page.all("path"):
+        corners = np.array([[float(part) for part in corner.split()] for corner in path["d"][1:-1].split("L")])
+        areas.append(np.trapezoid(168 - corners[:, 1], corners[:, 0]))
+        assert len(corners) < 140
+    assert areas[0] == pytest.approx(areas[1], rel=0.02)
+    nothing = Distribution(low=0.0, high=1.0, positives=[0, 0], negatives=[0, 3])
+    assert Page(str(histogram_plot(nothing, threshold=None, describe="d", show=str))).all("path")
+
+
+def test_examples_are_the_worst_flips_few_of_a_class_first_query_first():
+    change = np.array([0.5, 0.5, np.nan, 0.4, -0.1, -0.3, 0.0, 0.2, 0.1, 0.05, 0.3, 0.45])
+    flip = np.array([1, 1, np.nan, 1, -1, -1, 0, 0, 1, 1, 1, 1])
+    classes = np.array([1, 2, 3, 1, 1, 1, 4, 5, 6, 7, 8, 1])
+    assert choose(change, flip, classes, sign=1).tolist() == [0, 1, 11, 10, 8, 9]
+    assert choose(change, flip, classes, sign=-1).tolist() == [5, 4]
+    assert len(choose(np.ones(100), np.ones(100), np.arange(100), sign=1)) == 12
+
+
+def test_the_heat_table_has_a_place_for_every_cell(compatible):
+    heat = heat_table(compatible)
+    assert heat.galleries == ["old", "new", "reference"]
+    assert [query for query, _ in heat.rows] == ["old", "new", "reference"]
+    filled = [[value is not None for value in values] for _, values in heat.rows]
+    assert filled == [[True, False, False], [True, True, False], [False, False, True]]
+    assert heat.subject == ("new", "old")
+    cross = heat.rows[1][1][0]
+    assert cross.value == f"{100 * compatible.cell('new/old').metrics['map']:.1f}"
+    assert cross.change == compatible.differences["new/old - old/old"]["map"]
+    assert {value.shade for _, values in heat.rows for value in values if value} >= {0.0, 1.0}
 
 
 def test_classes_are_means_over_their_queries(compatible):
@@ -152,8 +202,22 @@ def test_markdown_says_the_same_numbers(compatible):
         for metric, value in cell.metrics.items():
             low, high = cell.interval[metric]
             assert f"{100 * value:.1f} ({100 * low:.1f} – {100 * high:.1f})" in row
-    tables = [line for line in lines if line.startswith("|")]
-    assert {line.count("|") for line in tables} == {len(compatible.cells[0].metrics) + 2, 5}
+    first = next(place for place, line in enumerate(lines) if line.startswith("|"))
+    assert lines[first].count("|") == len(compatible.cells[0].metrics) + 2
+    flips = compatible.flips["new/old"]["recall@5"]
+    shares = [f"{100 * x.value:.1f} ({100 * x.low:.1f} – {100 * x.high:.1f})" for x in (flips.nfr, flips.pfr)]
+    assert f"| new/old | recall@5 | {' | '.join(shares)} |" in lines
+    curve = [f"{100 * point.value:.1f}" for point in compatible.backfill[1].metrics["map"]]
+    assert any(line.startswith(f"|  | {' | '.join(curve)} | ") for line in lines)
+    kept = compatible.thresholds[0].kept["new/old"]
+    assert f"| fpr 0.01 | new/old | {kept.threshold:.4f} | {100 * kept.tpr:.3g} % |" in lines
+    table = None
+    for line in lines:  # every row of a table has as many cells as its head
+        if line.startswith("|"):
+            table = table or line.count("|")
+            assert line.count("|") == table
+        else:
+            table = None
 
 
 def test_markdown_escapes_names(store):
@@ -162,3 +226,10 @@ def test_markdown_escapes_names(store):
     assert text.splitlines()[0] == r"# \<b\>\*x\*\</b\> # \@you \[a\](http\://b) www\.c"
     assert "`label!=a|'b'[c](//d)`" in text
     assert "Intervals: none" in text
+
+
+def test_markdown_of_a_chain_has_every_cross_test_and_the_scores(chain):
+    text = to_markdown(chain)
+    assert "v3/v2" in text
+    scores = f"{chain.chain.ac['map'].value:.2f} | {numbers.difference(chain.chain.bc['map'])}"
+    assert scores.replace("[", r"\[").replace("]", r"\]") in text
