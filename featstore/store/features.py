@@ -10,11 +10,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from featstore.errors import AlignmentError, IncompleteError, sample_of
+from featstore.errors import AlignmentError, IncompleteError, UsageError, sample_of
 from featstore.store.dataset import Dataset
 from featstore.store.files import Files
 from featstore.store.records import FeatureSetVersion, RowFailure, ShardRecord, fetch
 from featstore.store.segment import SegmentReader
+from featstore.store.shuffle import shuffled
 
 __all__ = ["FeatureSet", "RowStatus", "common_rows", "plan_key", "set_key"]
 
@@ -200,6 +201,37 @@ class FeatureSet:
                     block = np.where(seen[:, None], block, block.dtype.type(np.nan))
                 yield position, block
                 position += take
+
+    def shuffled(
+        self,
+        batch: int,
+        seed: int | Sequence[int],
+        *,
+        buffer_blocks: int = 8,
+        rows: NDArray[np.int64] | Sequence[int] | None = None,
+    ) -> Iterator[tuple[NDArray[np.int64], NDArray[Any]]]:
+        """Every chosen row once, in random batches: (row numbers [b], features [b, D]).
+
+        For sets in object stores or larger than memory, where single random rows are slow: random blocks of rows (about 8 MiB
+        each) are read, several to a buffer, and the buffer is permuted. The next buffer is read while one is used. The order
+        depends on the seed, the rows, the width and the dtype only, never on where the store is or how it is sharded.
+
+        Args:
+            batch: Rows of a batch; the last has what is left.
+            seed: For example [7, epoch].
+            buffer_blocks: Blocks that are mixed with each other; more is more random and takes more memory.
+            rows: Row numbers; None for all that have a feature.
+
+        Raises:
+            IncompleteError: a row has no feature.
+            IndexError: a row number is out of range.
+            UsageError: `batch` or `buffer_blocks` is below 1.
+        """
+        if batch < 1 or buffer_blocks < 1:
+            raise UsageError(f"batches of {batch} rows from {buffer_blocks} blocks", hint="give 1 or more of each")
+        chosen = self.valid_rows() if rows is None else np.unique(np.asarray(rows, dtype=np.int64))
+        self._check(chosen)
+        return shuffled(self, chosen, batch, seed, buffer_blocks)
 
     def _check(self, rows: NDArray[np.int64]) -> None:
         if not len(rows):

@@ -19,6 +19,7 @@ from featstore.store.files import Files
 from featstore.store.job import shards_digest
 from featstore.store.local_files import LocalFiles
 from featstore.store.records import ShardRecord, dump, fetch
+from featstore.store.zarr_format import chunk_key
 
 __all__ = ["Fetched", "fetch_groups"]
 
@@ -104,9 +105,11 @@ def _shard_digests(files: Files, group: Group) -> dict[str, str | None]:
             f"the shard records of {files.where(plan)} are not those that were committed",
             hint="`featstore verify` shows the extent of the damage",
         )
-    ends = {"features": "/0", "input_digest": "/0", "status": ""}
+    dimensions = {"features": 2, "input_digest": 2, "status": 1}
     return {
-        f"{name}/c/{record.shard}{ends[name]}": digest for record in records for name, digest in record.digests.items()
+        chunk_key(name, record.shard, dimensions[name]): digest
+        for record in records
+        for name, digest in record.digests.items()
     }
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from obstore.exceptions import PermissionDeniedError, UnauthenticatedError
 
-from featstore.errors import FeatstoreError, MissingExtraError, NotFoundError, UsageError
+from featstore.errors import CorruptStoreError, FeatstoreError, MissingExtraError, NotFoundError, UsageError
 
 __all__ = ["explain", "login"]
 
@@ -76,6 +76,8 @@ def explain(error: Exception, location: str, where: str) -> FeatstoreError:
         )
     if isinstance(error, FileNotFoundError):
         return NotFoundError(f"{where} does not exist")
+    if code == "InvalidRange":
+        return CorruptStoreError(f"{where} has fewer bytes than were published", hint="`featstore verify` shows more")
     if "169.254." in text:  # where a machine of the cloud asks for its role, the last resort
         return FeatstoreError(f"no credentials for {bucket}", hint=_NO_CREDENTIALS)
     if code in ("ExpiredToken", "ExpiredTokenException", "TokenRefreshRequired", "RequestExpired"):

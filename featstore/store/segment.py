@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from featstore.errors import CorruptStoreError, FeatstoreError, NotFoundError
 from featstore.store.files import Files
+from featstore.store.ranges import ShardLayout, spans_of
 from featstore.store.records import VectorSegment
 from featstore.store.shards import OpenShard, OpenShards
 from featstore.store.zarr_format import (
@@ -31,8 +32,8 @@ __all__ = ["SegmentReader"]
 
 # up to so many shards, one comparison each beats sorting the rows
 _FEW_SHARDS = 16
-# of a shard in an object store, so small a part is fetched by ranges instead of whole
-_SMALL_PART = 1 / 16
+# a shard in an object store of which a larger part is wanted is fetched whole and kept
+_LARGE_PART = 1 / 2
 _REPAIR = "`featstore repair` mends it from a second copy of the store, or by encoding the images again"
 
 _open_shards = OpenShards()
@@ -58,6 +59,7 @@ class SegmentReader:
         self._dtype = dtype.newbyteorder("<")
         self._row_bytes = width * dtype.itemsize
         self._shard_shift = record.shard_rows.bit_length() - 1  # a power of two
+        self._known_regular: set[int] = set()
         self._number = next(_readers)
         weakref.finalize(self, _open_shards.close, self._number)
         self.rows = record.rows
@@ -128,27 +130,32 @@ class SegmentReader:
         """Copy rows of one shard to positions of `items`; all of them, in order, if no positions are given."""
         found = _open_shards.get((self._number, shard))
         if found is None:
-            if not self._files.local and len(np.unique(local)) < _SMALL_PART * self._record.shard_rows:
-                items[slice(None) if into is None else into] = self._ranges(shard, local)
+            part = None if self._files.local else self._part(shard, local)
+            if part is not None:
+                items[slice(None) if into is None else into] = part
                 return
             found = self._shard(shard)
         items[slice(None) if into is None else into] = found.take(local)
 
-    def _ranges(self, shard: int, local: NDArray[np.int64]) -> NDArray[Any]:
-        """A few rows of a shard in an object store, fetched alone."""
+    def _part(self, shard: int, local: NDArray[np.int64]) -> NDArray[Any] | None:
+        """Rows of a shard in an object store without the rest of it; None where the whole is the better way."""
         key = self._shard_key(shard)
         rows = self._rows_of(shard)
         expected = self._file_bytes(rows)
+        spans = spans_of(ShardLayout(self._row_bytes, self._record.chunk_rows), local)
+        if spans.transferred > expected * _LARGE_PART:
+            return None
         tail = index_bytes(self._record.chunk_rows, self._record.shard_rows)
-        places = local * self._row_bytes + local // self._record.chunk_rows * CRC_BYTES
-        offsets, inverse = np.unique(places, return_inverse=True)
-        if self._files.size(key) != expected:
-            return self._shard(shard).take(local)  # says what is wrong with it
-        wanted = [(expected - tail, expected), *((at, at + self._row_bytes) for at in offsets.tolist())]
-        index, *parts = self._files.get_ranges(key, wanted)
-        if not self._regular(memoryview(index), rows, key):
-            return self._shard(shard).take(local)
-        return np.frombuffer(b"".join(parts), dtype=np.dtype((np.void, self._row_bytes)))[inverse]
+        try:
+            found, index = spans.fetch(
+                self._files, key, None if shard in self._known_regular else (expected - tail, expected)
+            )
+            if index is not None and not self._regular(memoryview(index), rows, key):
+                return None
+        except (CorruptStoreError, NotFoundError):  # opening the whole says what is wrong with it
+            return None
+        self._known_regular.add(shard)
+        return found
 
     def _shard(self, number: int) -> OpenShard:
         found = _open_shards.get((self._number, number))

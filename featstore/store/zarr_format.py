@@ -130,8 +130,8 @@ def shard_bytes(rows: int, row_bytes: int, chunk_rows: int, shard_rows: int) -> 
     return chunks * (chunk_rows * row_bytes + CRC_BYTES) + index_bytes(chunk_rows, shard_rows)
 
 
-def check_chunks(data: memoryview, chunk_bytes: int, *, where: str) -> None:
-    """Check the checksum of every chunk of a shard, index excluded.
+def check_chunks(data: memoryview, chunk_bytes: int, *, where: str, first: int = 0) -> None:
+    """Check the checksum of consecutive chunks of a shard, index excluded, of which the first is number `first`.
 
     Raises:
         CorruptStoreError: one does not match.
@@ -139,7 +139,9 @@ def check_chunks(data: memoryview, chunk_bytes: int, *, where: str) -> None:
     stride = chunk_bytes + CRC_BYTES
     for start in range(0, len(data), stride):
         if _crc(data[start : start + chunk_bytes]) != bytes(data[start + chunk_bytes : start + stride]):
-            raise CorruptStoreError(f"chunk {start // stride} of {where} does not match its checksum", hint=_REPAIR)
+            raise CorruptStoreError(
+                f"chunk {first + start // stride} of {where} does not match its checksum", hint=_REPAIR
+            )
 
 
 def index_bytes(chunk_rows: int, shard_rows: int) -> int:
