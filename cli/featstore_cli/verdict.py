@@ -54,6 +54,10 @@ def _print_cells(result: EvalResult) -> None:
         maps += [f"gallery through {cell.gallery_map}"] if cell.gallery_map else []
         counts = f"{cell.n_queries:,} queries, {cell.n_skipped:,} skipped"
         out.print(f"[dim]{cell.role:>9}: {cell.query} → {cell.gallery}, {', '.join([counts, *maps])}[/]")
+        for metric, threshold in cell.thresholds.items():
+            out.print(f"[dim]{'':>9}  {metric} accepts scores of {threshold:.6f} and more[/]")
+    for note in dict.fromkeys([*result.protocol.notes, *(text for cell in result.cells for text in cell.warnings)]):
+        out.print(f"[dim]note: {note}[/]")
 
 
 def _print_change(result: EvalResult, role: str, verdicts: dict[str, bool | None]) -> None:

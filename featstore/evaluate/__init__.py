@@ -4,18 +4,24 @@
 """
 
 from featstore.evaluate.arrays import PerQuery, evaluate_arrays
+from featstore.evaluate.blocking import Blocking, parse_memory
 from featstore.evaluate.evaluate import evaluate, evaluate_runs
 from featstore.evaluate.gate import Gate, GateResult, parse_gate
 from featstore.evaluate.metrics import METRICS, MetricInfo, metric_info
 from featstore.evaluate.neighbours import Neighbours, top_k
+from featstore.evaluate.protocols import PROTOCOLS, ProtocolInfo
 from featstore.evaluate.request import EvalRequest
 from featstore.evaluate.result import Backfill, Cell, Changes, ClassChange, Distribution, Estimated, EvalResult, Flips
+from featstore.evaluate.scores import ScoreKind
 from featstore.evaluate.statistics import Column, Estimate, Resampled, Run, bootstrap_means
+from featstore.evaluate.templates import pool_templates
 from featstore.evaluate.vectors import SetVectors
 
 __all__ = [
     "METRICS",
+    "PROTOCOLS",
     "Backfill",
+    "Blocking",
     "Cell",
     "Changes",
     "ClassChange",
@@ -31,8 +37,10 @@ __all__ = [
     "MetricInfo",
     "Neighbours",
     "PerQuery",
+    "ProtocolInfo",
     "Resampled",
     "Run",
+    "ScoreKind",
     "SetVectors",
     "bootstrap_means",
     "evaluate",
@@ -40,5 +48,7 @@ __all__ = [
     "evaluate_runs",
     "metric_info",
     "parse_gate",
+    "parse_memory",
+    "pool_templates",
     "top_k",
 ]

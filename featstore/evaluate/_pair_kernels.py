@@ -1,4 +1,4 @@
-"""Compiled loops over tiles of scores: counting them in bins, and picking out those in narrow windows."""
+"""Compiled loops over tiles of scores: counting them in bins, and collecting those near thresholds."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from featstore.evaluate._compile import compiled
+from featstore.evaluate._rank_kernels import cell_of, mask_rows
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["count_bins", "pick_windows"]
+__all__ = ["collect_tile", "count_bins", "mask_tile"]
 
 
 @compiled
@@ -27,33 +28,44 @@ def count_bins(tile: NDArray[np.float32], bins: NDArray[np.int64]) -> None:
 
 
 @compiled
-def pick_windows(
-    tile: NDArray[np.float32],
-    lows: NDArray[np.float64],
-    highs: NDArray[np.float64],
-    above: NDArray[np.int64],
-    window: NDArray[np.int32],
-    query: NDArray[np.int64],
-    row: NDArray[np.int64],
-) -> int:
-    """For windows [lows[w], highs[w]]: count the scores above each one, and list those inside.
-
-    `lows` is ascending. Entries go to window, query and row as long as there is room; returns how many there are.
-    """
-    found = 0
-    room = len(window)
+def mask_tile(tile: NDArray[np.float32], first_row: int, offsets: NDArray[np.int64], rows: NDArray[np.int32]) -> None:
+    """Take listed pairs out of a tile: rows[offsets[q]:offsets[q + 1]] of line q become −∞."""
+    none = np.empty(0)
     for q in range(tile.shape[0]):
-        for g in range(tile.shape[1]):
-            score = np.float64(tile[q, g])
-            if score < lows[0]:
-                continue
-            for w in range(len(lows)):
-                if score > highs[w]:
-                    above[w] += 1
-                elif score >= lows[w]:
-                    if found < room:
-                        window[found] = w
-                        query[found] = q
-                        row[found] = g
-                    found += 1
+        mask_rows(tile[q], first_row, rows[offsets[q] : offsets[q + 1]], none)
+
+
+@compiled
+def collect_tile(
+    tile: NDArray[np.float32],
+    begin: int,
+    end: int,
+    top: np.float32,
+    scale: np.float32,
+    cells: NDArray[np.int32],
+    queries: NDArray[np.int64],
+    rows: NDArray[np.int64],
+) -> int:
+    """Count the scores of lines [begin, end) in cells [K]; those in negative cells are collected instead.
+
+    Collected pairs are written to queries and rows, as places in the tile; returns how many there are.
+    """
+    n = tile.shape[1]
+    last_cell = np.float32(cells.size - 1)
+    place = np.empty(n, np.uint16)
+    found = 0
+    for q in range(begin, end):
+        line = tile[q]
+        # Two loops: the first is pure arithmetic and vectorises, the second is bound by memory.
+        for j in range(n):
+            place[j] = cell_of(line[j], top, scale, last_cell)
+        for j in range(n):
+            at = np.intp(place[j])
+            value = cells[at]
+            if value >= 0:
+                cells[at] = value + np.int32(1)
+            elif line[j] > -np.inf:
+                queries[found] = q
+                rows[found] = j
+                found += 1
     return found

@@ -17,7 +17,17 @@ from featstore.evaluate._score_kernels import dot
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["BEFORE", "EQUAL", "GREATER", "count_tile", "finish", "order_positives", "place_cells"]
+__all__ = [
+    "BEFORE",
+    "EQUAL",
+    "GREATER",
+    "cell_of",
+    "count_tile",
+    "finish",
+    "mask_rows",
+    "order_positives",
+    "place_cells",
+]
 
 # Rows of steps [3, P].
 GREATER, EQUAL, BEFORE = 0, 1, 2
@@ -30,7 +40,7 @@ _CELL_SLACK = 2.0**-23
 
 
 @compiled
-def _cell(score: np.float32, top: np.float32, scale: np.float32, last: np.float32) -> int:
+def cell_of(score: np.float32, top: np.float32, scale: np.float32, last: np.float32) -> int:
     """The cell of a score, 0 at the top.
 
     A subtraction, a product and a clamp: each is monotone under rounding, and none can be fused with another.
@@ -122,15 +132,15 @@ def place_cells(
         top[q] = np.float32(highest + width)
         scale[q] = np.float32(1.0 / width)
         for p in range(offsets[q], offsets[q + 1]):
-            begin = _cell(np.float32(-keys[p] + reach), top[q], scale[q], last)
-            end = _cell(np.float32(-keys[p] - reach), top[q], scale[q], last)
+            begin = cell_of(np.float32(-keys[p] + reach), top[q], scale[q], last)
+            end = cell_of(np.float32(-keys[p] - reach), top[q], scale[q], last)
             for c in range(begin, n_cells if end == below else end + 1):
                 if cells[q, c] == 0:
                     cells[q, c] = offsets[q] - p - 1
 
 
 @compiled
-def _mask(line: NDArray[np.float32], first_row: int, rows: NDArray[np.int32], keys: NDArray[np.float64]) -> float:
+def mask_rows(line: NDArray[np.float32], first_row: int, rows: NDArray[np.int32], keys: NDArray[np.float64]) -> float:
     """Take rows out of a line of scores; where they have keys, returns the largest |GEMM − canonical| among them."""
     worst = 0.0
     for i in range(rows.size):
@@ -235,13 +245,13 @@ def count_tile(
         if first == last:
             continue
         line = tile[t]
-        worst = max(worst, _mask(line, first_row, rows[first:last], keys[first:last]) / bounds[q])
-        _mask(line, first_row, excluded_rows[excluded_offsets[q] : excluded_offsets[q + 1]], keys[:0])
+        worst = max(worst, mask_rows(line, first_row, rows[first:last], keys[first:last]) / bounds[q])
+        mask_rows(line, first_row, excluded_rows[excluded_offsets[q] : excluded_offsets[q + 1]], keys[:0])
 
         # Two loops: the first is pure arithmetic and vectorises, the second is bound by memory.
         top_q, scale_q = top[q], scale[q]
         for j in range(n):
-            c = _cell(line[j], top_q, scale_q, last_cell)
+            c = cell_of(line[j], top_q, scale_q, last_cell)
             place[j] = c if c < below else below + (j & (_BELOW - 1))
         counter = cells[q]
         n_near = 0
@@ -273,7 +283,7 @@ def finish(
         greater = equal = before = above = np.int64(0)
         c = 0
         for p in range(offsets[q], offsets[q + 1]):
-            home = _cell(np.float32(-keys[p]), top[q], scale[q], last_cell)
+            home = cell_of(np.float32(-keys[p]), top[q], scale[q], last_cell)
             while c < home:
                 if cells[q, c] > 0:
                     above += cells[q, c]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -43,6 +43,9 @@ class PerQuery:
         n_positives: Right answers of each query in the gallery, int64 [Q].
         tied: Queries in which a positive ties with a non-positive, bool [Q].
         counted: Queries that means are taken over, bool [Q].
+        width: Components that were compared.
+        thresholds: By metric, the least score that is accepted; only for metrics with a threshold.
+        warnings: What a reader of the values has to know.
     """
 
     values: dict[str, NDArray[np.float64]]
@@ -52,6 +55,9 @@ class PerQuery:
     n_positives: NDArray[np.int64]
     tied: NDArray[np.bool_]
     counted: NDArray[np.bool_]
+    width: int = 0
+    thresholds: dict[str, float] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
 
     @property
     def valid(self) -> NDArray[np.bool_]:
@@ -95,6 +101,7 @@ class PerQuery:
             n_positives=np.concatenate([self.n_positives, np.zeros(absent, np.int64)]),
             tied=np.concatenate([self.tied, np.zeros(absent, bool)]),
             counted=np.ones(len(self.counted) + absent, bool),
+            width=self.width,
         )
 
     def _mean(self, values: NDArray[np.float64]) -> float:
@@ -108,6 +115,7 @@ def evaluate_vectors(
     metrics: Sequence[str],
     *,
     kind: ScoreKind = "cosine",
+    missing: NDArray[np.int64] | None = None,
     blocking: Blocking = DEFAULT_BLOCKING,
     progress: Progress = SILENT,
     task: str = "ranking",
@@ -120,6 +128,7 @@ def evaluate_vectors(
         relevance: Which gallery rows answer which query.
         metrics: Names from the metric registry.
         kind: What ranks: cosine, inner product or Euclidean distance.
+        missing: Right answers of each query that are in no gallery row, int64 [Q].
         blocking: How to cut the work; no result depends on it.
         progress: Told of gallery rows.
         task: What the progress is called.
@@ -144,14 +153,15 @@ def evaluate_vectors(
             part = slice(first + start, first + start + len(counts.n_positives))
             n_positives[part] = counts.n_positives
             tied[part] = np.bincount(counts.query, counts.equal, minlength=len(counts.n_positives)) > 0
-            by_row = metric_values(counts, names)
+            lacking = None if missing is None else missing[part]
+            by_row = metric_values(counts, names, missing=lacking)
             has_ties = bool(tied[part].any())
-            worst = metric_values(counts, names, "worst") if has_ties else by_row
-            best = metric_values(counts, names, "best") if has_ties else by_row
+            worst = metric_values(counts, names, "worst", lacking) if has_ties else by_row
+            best = metric_values(counts, names, "best", lacking) if has_ties else by_row
             for name in names:
                 values[name][part], lowest[name][part], highest[name][part] = by_row[name], worst[name], best[name]
             expected[part] = expected_average_precision(counts)
-    return PerQuery(values, lowest, highest, expected, n_positives, tied, n_positives > 0)
+    return PerQuery(values, lowest, highest, expected, n_positives, tied, n_positives > 0, width=query.width)
 
 
 def evaluate_arrays(

@@ -14,6 +14,7 @@ import numpy as np
 
 from featstore.errors import AlignmentError, BadInputError, NotFoundError, UnknownNameError, sample_of
 from featstore.evaluate.arrays import evaluate_vectors
+from featstore.evaluate.blocking import DEFAULT_BLOCKING, Blocking
 from featstore.progress import SILENT, Progress
 from featstore.store import Categories
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from featstore.evaluate.relevance import Relevance
+    from featstore.evaluate.scores import ScoreKind
     from featstore.evaluate.vectors import Vectors
     from featstore.store import Dataset
 
@@ -141,6 +143,8 @@ def inner_points(
     *,
     orders: Sequence[NDArray[np.int64]],
     steps: int,
+    kind: ScoreKind = "cosine",
+    blocking: Blocking = DEFAULT_BLOCKING,
     progress: Progress = SILENT,
     task: str = "backfill",
 ) -> list[dict[str, NDArray[np.float64]]]:
@@ -154,6 +158,8 @@ def inner_points(
         metrics: Names from the metric registry.
         orders: Permutations of the gallery's positions, [G]; values are averaged over them.
         steps: In how many equal steps the gallery is backfilled; point k has ⌊k·G/steps⌋ new rows.
+        kind: What ranks.
+        blocking: How to cut the work; no result depends on it.
         progress: Told of gallery rows.
         task: What the progress is called.
 
@@ -169,7 +175,8 @@ def inner_points(
             refreshed = np.zeros(old.rows, bool)
             refreshed[order[: step * old.rows // steps]] = True
             gallery = MixedVectors(old, new, refreshed)
-            found.append(evaluate_vectors(query, gallery, relevance, metrics, progress=part).values)
+            measured = evaluate_vectors(query, gallery, relevance, metrics, kind=kind, blocking=blocking, progress=part)
+            found.append(measured.values)
         points.append({metric: np.mean([values[metric] for values in found], axis=0) for metric in metrics})
     return points
 

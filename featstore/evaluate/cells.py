@@ -94,17 +94,17 @@ class Sides:
 
         return MappedVectors(features, self._maps[side.run].module)
 
-    def is_unrelated(self, plan: CellPlan, *, allowed: bool) -> bool:
+    def is_unrelated(self, plan: CellPlan, *, allowed: bool, any_width: bool = False) -> bool:
         """Whether nothing declares the two spaces of a cell comparable.
 
         Raises:
-            AlignmentError: The widths differ.
+            AlignmentError: The widths differ, and `any_width` is not given.
             SpaceMismatchError: The spaces are unrelated and that is not `allowed`.
         """
         query, gallery = self.space(plan.query), self.space(plan.gallery)
         left, right = self._called(plan.query), self._called(plan.gallery)
         bridge = self._bridge(plan)
-        if query.width != gallery.width:
+        if query.width != gallery.width and not any_width:
             raise AlignmentError(
                 f"{left} has width {query.width} and {right} width {gallery.width}: "
                 f"vectors of different widths cannot be compared ({plan.role})",
@@ -118,7 +118,7 @@ class Sides:
         return True
 
     def comparable_cells(
-        self, plans: Sequence[CellPlan], *, allow_unrelated: bool
+        self, plans: Sequence[CellPlan], *, allow_unrelated: bool, any_width: bool = False
     ) -> tuple[dict[str, bool], dict[str, str]]:
         """Check every cell before anything is computed.
 
@@ -133,7 +133,7 @@ class Sides:
         unrelated, left_out = {}, {}
         for plan in plans:
             try:
-                unrelated[plan.role] = self.is_unrelated(plan, allowed=allow_unrelated)
+                unrelated[plan.role] = self.is_unrelated(plan, allowed=allow_unrelated, any_width=any_width)
             except (AlignmentError, SpaceMismatchError) as error:
                 if not plan.optional:
                     raise

@@ -33,6 +33,7 @@ from featstore.evaluate.result import (
     ThresholdTransfer,
     Ties,
 )
+from featstore.evaluate.scores import SCORES
 from featstore.evaluate.statistics import Column, Resampled, Run
 
 if TYPE_CHECKING:
@@ -207,7 +208,7 @@ def _cell(runs: Sequence[Measured], role: str, resampled: Resampled) -> Cell:
         query_map=str(plan.query.run) if plan.query.run else None,
         gallery_map=str(plan.gallery.run) if plan.gallery.run else None,
         role=role,
-        width=run.sides.space(plan.query).width,
+        width=found.width,
         unrelated=run.unrelated[role],
         n_queries=found.n_queries,
         n_skipped=found.n_skipped,
@@ -218,6 +219,8 @@ def _cell(runs: Sequence[Measured], role: str, resampled: Resampled) -> Cell:
             metric: (low, high) for metric, (_, low, high) in values.items() if low is not None and high is not None
         },
         ties=ties,
+        thresholds=found.thresholds,
+        warnings=found.warnings,
     )
 
 
@@ -375,6 +378,16 @@ def _protocol(request: EvalRequest, run: Measured) -> ProtocolRecord:
     valid = next(iter(run.per_query.values())).valid
     return ProtocolRecord(
         kind=problem.kind,
+        score=f"{request.score}: {SCORES[request.score]}",
+        normalisation="L2, float32, on read" if request.score == "cosine" else "none; rows are compared as stored",
+        skipped=(
+            "queries without a right answer count as 0"
+            if problem.unanswered_are_zero
+            else "queries without a right answer are left out of means"
+        ),
+        distractors=request.distractors,
+        widths=request.widths,
+        notes=problem.notes,
         conventions={metric: metric_info(metric)[0].convention for metric in run.metrics},
         query_where=(*request.where, *request.query_where),
         gallery_where=(*request.where, *request.gallery_where),

@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING
 
 from featstore.errors import UsageError
 from featstore.evaluate import compatibility
-from featstore.evaluate.arrays import evaluate_vectors
 from featstore.evaluate.backfill import inner_points, row_orders
 from featstore.evaluate.cells import Sides
 from featstore.evaluate.conclusion import Measured, conclude, curve_ends
+from featstore.evaluate.measure import CellMeasure
 from featstore.evaluate.pair_scores import PairScores
-from featstore.evaluate.protocols import retrieval_problem
+from featstore.evaluate.protocols import Selection, build_problem
 from featstore.evaluate.thresholds import distributions, transfer
 from featstore.progress import SILENT, Progress
 
@@ -72,54 +72,52 @@ def evaluate_runs(store: Store, requests: Sequence[EvalRequest], progress: Progr
 
 def _measure(store: Store, request: EvalRequest, progress: Progress) -> Measured:
     sides = Sides(store, request.cells())
-    unrelated, left_out = sides.comparable_cells(request.cells(), allow_unrelated=request.allow_unrelated)
-    plans = [plan for plan in request.cells() if plan.role in unrelated]
-    problem = retrieval_problem(
-        [sides.features(side) for side in dict.fromkeys(plan.query for plan in plans)],
-        [sides.features(side) for side in dict.fromkeys(plan.gallery for plan in plans)],
-        where=request.where,
-        query_where=request.query_where,
-        gallery_where=request.gallery_where,
+    unrelated, left_out = sides.comparable_cells(
+        request.cells(), allow_unrelated=request.allow_unrelated, any_width=request.widths != "refuse"
     )
-    metrics = tuple(dict.fromkeys((problem.headline, *request.metrics)))
-    per_query = {
-        plan.role: evaluate_vectors(
-            sides.vectors(plan.query, problem.query_rows),
-            sides.vectors(plan.gallery, problem.gallery_rows),
-            problem.relevance,
-            metrics,
-            progress=progress,
-            task=plan.role,
-        )
-        for plan in plans
-    }
+    plans = [plan for plan in request.cells() if plan.role in unrelated]
+    problem = build_problem(
+        request.protocol,
+        Selection(
+            [sides.features(side) for side in dict.fromkeys(plan.query for plan in plans)],
+            [sides.features(side) for side in dict.fromkeys(plan.gallery for plan in plans)],
+            where=request.where,
+            query_where=request.query_where,
+            gallery_where=request.gallery_where,
+            ground_truth=request.ground_truth,
+        ),
+    )
+    metrics = tuple(dict.fromkeys((problem.headline, *(request.metrics or problem.metrics), *request.further_metrics)))
+    measure = CellMeasure(store, request, sides, problem, metrics, progress)
+    per_query = {plan.role: measure(plan) for plan in plans}
     run = Measured(sides, {plan.role: plan for plan in plans}, unrelated, left_out, problem, metrics, per_query)
     if request.backfill:
-        _backfill(run, request, progress)
+        _backfill(run, request, measure, progress)
     if request.fpr or request.thresholds:
-        _thresholds(run, request, progress)
+        _thresholds(run, request, measure, progress)
     return run
 
 
-def _thresholds(run: Measured, request: EvalRequest, progress: Progress) -> None:
+def _thresholds(run: Measured, request: EvalRequest, measure: CellMeasure, progress: Progress) -> None:
     """Distributions of pair scores in the cells that a threshold goes through, and the thresholds."""
     roles = compatibility.threshold_roles(run.plans)
-    problem = run.problem
-    cells = {
-        role: PairScores(
-            run.sides.vectors(run.plans[role].query, problem.query_rows),
-            run.sides.vectors(run.plans[role].gallery, problem.gallery_rows),
-            problem.relevance,
+    cells = {}
+    for role in roles:
+        query, gallery, relevance = measure.sides_of(run.plans[role])
+        cells[role] = PairScores(
+            query,
+            gallery,
+            relevance,
+            kind=request.score,
+            blocking=measure.blocking(gallery),
             progress=progress,
             task=role,
         )
-        for role in roles
-    }
     run.thresholds.extend(transfer(cells, rates=request.fpr, thresholds=request.thresholds))
     run.distributions.update(distributions(cells))
 
 
-def _backfill(run: Measured, request: EvalRequest, progress: Progress) -> None:
+def _backfill(run: Measured, request: EvalRequest, measure: CellMeasure, progress: Progress) -> None:
     """Measure the curves from the subject to the newest model on its own gallery, or say why there are none."""
     start, end = curve_ends(run.plans)
     if start is None or end is None:
@@ -129,6 +127,11 @@ def _backfill(run: Measured, request: EvalRequest, progress: Progress) -> None:
         )
         return
     problem = run.problem
+    if not measure.is_plain:
+        run.left_out["backfill"] = (
+            "curves are drawn for rankings of rows, without distractors and without missing answers"
+        )
+        return
     query = run.sides.vectors(start.query, problem.query_rows)
     old, new = (run.sides.vectors(plan.gallery, problem.gallery_rows) for plan in (start, end))
     dataset = run.sides.features(start.gallery).dataset
@@ -141,6 +144,8 @@ def _backfill(run: Measured, request: EvalRequest, progress: Progress) -> None:
             run.metrics,
             orders=row_orders(order, dataset, problem.gallery_rows, seed=request.seed),
             steps=request.backfill_steps,
+            kind=request.score,
+            blocking=measure.blocking(old),
             progress=progress,
             task=f"backfill by {order}",
         )

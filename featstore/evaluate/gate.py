@@ -23,7 +23,7 @@ __all__ = ["Gate", "GateResult", "judge", "parse_gate"]
 
 _TOKEN = re.compile(
     r"\s*(?:(?P<number>\d+(?:\.\d+)?|\.\d+)(?![\w@/.])"
-    r"|(?P<role>[a-z][a-z0-9-]*(?:/[a-z][a-z0-9-]*)?)\.(?P<metric>[a-z][a-z0-9-]*(?:@\w+(?::\w+)?)?)"
+    r"|(?P<role>[a-z][a-z0-9-]*(?:/[a-z][a-z0-9-]*)?)\.(?P<metric>[a-z][a-z0-9-]*(?::[a-z]+)?(?:@\w+(?:=\d[\d.]*(?:e-?\d+)?)?(?::\w+)?)?)"
     r"|(?P<compare>>=|<=|>|<)|(?P<sign>[+-])|(?P<times>\*))"
 )
 _EXAMPLE = "for example: new/old.map > old/old.map, or new/old.recall@1 >= 0.98*new/new.recall@1"

@@ -10,7 +10,8 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from fractions import Fraction
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
@@ -21,7 +22,9 @@ if TYPE_CHECKING:
 
     from featstore.evaluate.counts import RankCounts, TieOrder
 
-__all__ = ["METRICS", "MetricInfo", "Ranking", "metric_info", "metric_values"]
+__all__ = ["METRICS", "Measure", "MetricInfo", "Ranking", "metric_info", "metric_rate", "metric_values"]
+
+Measure = Literal["ranking", "verification", "identification"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +35,7 @@ class Ranking:
         query: The query of each positive, int64 [P], ascending.
         ranks: 1-based, int64 [P], ascending within a query.
         hits: 1, 2, … within a query, int64 [P].
-        n_positives: R of each query, int64 [Q]; no query has 0.
+        n_positives: R of each query, int64 [Q]; at least as many as it has ranks, of which there are one or more.
     """
 
     query: NDArray[np.int64]
@@ -57,16 +60,19 @@ class MetricInfo:
         name: What to write; `k` stands for a positive number.
         description: One line.
         convention: The formula, where the literature has several under one name.
-        compute: Values [Q] in [0, 1] from a ranking and the cut-off (0 for metrics without one).
+        compute: Values [Q] in [0, 1] from a ranking and the cut-off (0 for metrics without one); None for what is not
+            measured on rankings.
         monotone: Whether a hit that moves up never lowers the value. Only then do the worst and the best order of
             ties bracket it.
+        measure: What it is measured on: rankings, pairs (1:1), or searches with rejection (1:N).
     """
 
     name: str
     description: str
     convention: str
-    compute: Callable[[Ranking, int], NDArray[np.float64]]
+    compute: Callable[[Ranking, int], NDArray[np.float64]] | None
     monotone: bool = True
+    measure: Measure = "ranking"
 
 
 def _average_precision(ranking: Ranking, _k: int) -> NDArray[np.float64]:
@@ -121,7 +127,7 @@ def _precision_at_k(ranking: Ranking, k: int) -> NDArray[np.float64]:
 
 
 def _precision_lowered(ranking: Ranking, k: int) -> NDArray[np.float64]:
-    last = ranking.ranks[np.cumsum(ranking.n_positives) - 1]
+    last = ranking.ranks[np.searchsorted(ranking.query, np.arange(len(ranking.n_positives)), side="right") - 1]
     lowered = np.minimum(last, k)
     return _hits_within(ranking, lowered[ranking.query]) / lowered
 
@@ -209,6 +215,30 @@ METRICS: dict[str, MetricInfo] = {
             "gain 1 for a right answer (2^rel − 1 is the same), discount 1/log2(i + 1), ideal cut at k",
             _ndcg,
         ),
+        MetricInfo(
+            "tar@far=x",
+            "share of genuine pairs accepted when at most a share x of the impostor pairs is",
+            "1:1 over all pairs; the largest false accept rate ≤ x; the interval holds the threshold fixed",
+            None,
+            monotone=False,
+            measure="verification",
+        ),
+        MetricInfo(
+            "tar@far=x:nearest",
+            "tar@far=x at the false accept rate nearest to x",
+            "may accept more than x (insightface's reading of an ROC curve), optimistic when impostors are few",
+            None,
+            monotone=False,
+            measure="verification",
+        ),
+        MetricInfo(
+            "tpir@fpir=x",
+            "share of mated searches whose own entry comes first and is accepted",
+            "1:N: at most a share x of the non-mated searches has an entry accepted; the interval holds the threshold fixed",
+            None,
+            monotone=False,
+            measure="identification",
+        ),
     )
 }
 """Every metric by the name in `MetricInfo.name`."""
@@ -219,9 +249,9 @@ def metric_info(name: str) -> tuple[MetricInfo, int]:
 
     Raises:
         UnknownNameError: No metric has that name.
-        UsageError: The cut-off is not a positive number.
+        UsageError: The cut-off is not a positive number, or a rate is not between 0 and 1.
     """
-    if name in METRICS and "@k" not in name:
+    if name in METRICS and "@k" not in name and "=x" not in name:
         return METRICS[name], 0
     family, at, rest = name.partition("@")
     cut, colon, convention = rest.partition(":")
@@ -232,26 +262,59 @@ def metric_info(name: str) -> tuple[MetricInfo, int]:
             f"the metric '{name}' needs a positive whole number after '@'",
             hint=f"for example {family}@10{colon}{convention}",
         )
+    rate, equals, _ = cut.partition("=")
+    if equals and f"{family}@{rate}=x{colon}{convention}" in METRICS:
+        metric_rate(name)
+        return METRICS[f"{family}@{rate}=x{colon}{convention}"], 0
     raise UnknownNameError("metric", name, METRICS)
 
 
-def metric_values(counts: RankCounts, names: tuple[str, ...], ties: TieOrder = "row") -> dict[str, NDArray[np.float64]]:
+def metric_rate(name: str) -> Fraction:
+    """The rate in the name of a metric such as `tar@far=1e-4`, exactly.
+
+    Raises:
+        UsageError: It is not a number above 0 and at most 1.
+    """
+    text = name.partition("=")[2].partition(":")[0]
+    try:
+        rate = Fraction(text)
+    except (ValueError, ZeroDivisionError):
+        rate = Fraction(0)
+    if not 0 < rate <= 1:
+        raise UsageError(
+            f"the metric '{name}' needs a rate between 0 and 1", hint=f"for example {name.partition('=')[0]}=1e-3"
+        )
+    return rate
+
+
+def metric_values(
+    counts: RankCounts,
+    names: tuple[str, ...],
+    ties: TieOrder = "row",
+    missing: NDArray[np.int64] | None = None,
+) -> dict[str, NDArray[np.float64]]:
     """Per-query values of each metric.
 
     Args:
         counts: The counts of a block of queries.
         names: Metric names.
         ties: The order of tied non-positives; `worst` and `best` bracket the value of a monotone metric under any order.
+        missing: Right answers of each query that are in no gallery row, int64 [Q]: they raise R and are never found.
 
     Returns:
         float64 [Q] in [0, 1] by name; NaN for queries without positives.
     """
     has_positives = counts.n_positives > 0
     compact = np.cumsum(has_positives) - 1
-    ranking = Ranking(compact[counts.query], counts.ranks(ties), counts.hits, counts.n_positives[has_positives])
+    relevant = counts.n_positives if missing is None else counts.n_positives + missing
+    ranking = Ranking(compact[counts.query], counts.ranks(ties), counts.hits, relevant[has_positives])
     values = {}
     for name in names:
         info, cut = metric_info(name)
         values[name] = np.full(len(has_positives), np.nan)
+        if info.compute is None:
+            raise UsageError(
+                f"'{name}' is not a metric of rankings", hint=f"use a protocol that measures {info.measure}"
+            )
         values[name][has_positives] = info.compute(ranking, cut)
     return values

@@ -8,12 +8,13 @@ import numpy as np
 
 from featstore.errors import AlignmentError, UsageError
 from featstore.evaluate.blocking import DEFAULT_BLOCKING, Blocking
-from featstore.evaluate.scores import UNIT_NORM, canonical_scores, score_error_bound
+from featstore.evaluate.scores import canonical_scores, score_error_bound
 from featstore.evaluate.vectors import ArrayVectors, PreparedRows
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from featstore.evaluate.scores import ScoreKind
     from featstore.evaluate.vectors import Vectors
 
 __all__ = ["Neighbours", "top_k"]
@@ -37,15 +38,17 @@ def top_k(
     k: int,
     self_rows: NDArray[np.integer] | None = None,
     *,
+    kind: ScoreKind = "cosine",
     blocking: Blocking = DEFAULT_BLOCKING,
 ) -> Neighbours:
-    """The exact k nearest gallery rows of each query by cosine, for pages and spot checks (search uses faiss).
+    """The exact k nearest gallery rows of each query, for pages and spot checks (search uses faiss).
 
     Args:
         query: [Q, D], any float dtype; normalised here.
         gallery: [G, D], any float dtype; normalised here.
         k: How many, at least 1.
         self_rows: The gallery row that is left out for each query, int64 [Q], −1 for none.
+        kind: What ranks.
         blocking: How to cut the work; the result does not depend on it.
 
     Raises:
@@ -55,15 +58,17 @@ def top_k(
     """
     if k < 1:
         raise UsageError(f"the {k} nearest rows were asked for", hint="ask for at least 1")
-    queries = PreparedRows(ArrayVectors(query, "queries") if isinstance(query, np.ndarray) else query, 0)
-    others = PreparedRows(ArrayVectors(gallery, "gallery") if isinstance(gallery, np.ndarray) else gallery, 0)
+    queries = PreparedRows(
+        ArrayVectors(query, "queries") if isinstance(query, np.ndarray) else query, 0, kind=kind, side="query"
+    )
+    others = PreparedRows(
+        ArrayVectors(gallery, "gallery") if isinstance(gallery, np.ndarray) else gallery, 0, kind=kind
+    )
     if queries.width != others.width:
         raise AlignmentError(f"queries have width {queries.width}, gallery rows {others.width}")
     own = np.full(queries.rows, -1) if self_rows is None else np.asarray(self_rows)
     rows = np.full((queries.rows, k), -1, np.int64)
     scores = np.full((queries.rows, k), np.nan)
-    # A row whose GEMM score lies further than two bounds below the k-th best one cannot be among the k best.
-    reach = 2 * score_error_bound(queries.width, UNIT_NORM**2)
     for start, part in queries.blocks(blocking.tile_queries):
         best_query = best_rows = np.zeros(0, np.int64)
         best_scores = np.zeros(0)
@@ -72,6 +77,8 @@ def top_k(
             tile = part @ block.T
             inside = np.flatnonzero((mine >= first_row) & (mine < first_row + len(block)))
             tile[inside, mine[inside] - first_row] = -np.inf
+            # A row whose GEMM score lies further than two bounds below the k-th best one cannot be among the k best.
+            reach = 2 * score_error_bound(queries.width, queries.largest_norm() * others.largest_norm())
             least = np.partition(tile, -k, axis=1)[:, -k, None] if k < len(block) else -np.inf
             near_query, near = np.nonzero((tile >= least - reach) & (tile > -np.inf))
             exact = canonical_scores(part, block, near_query, near)

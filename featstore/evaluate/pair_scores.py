@@ -1,19 +1,24 @@
-"""The cosines of all pairs of a query and a gallery row: how they are distributed, and exact thresholds between them.
+"""The scores of all pairs of a query and a gallery row: how they are distributed, and exact thresholds between them.
 
-Pairs stream through a float32 GEMM and are never held. A first pass counts negatives in narrow bins; a threshold that
-lets k of them through lies in the bin that holds the (k+1)-th greatest. A second pass computes the canonical scores
-(`scores.py`) of the pairs in that bin, widened by the GEMM's error bound, and finds that score exactly. So thresholds and
-counts depend on the rows' values alone, not on how the work is cut.
+Pairs stream through a float32 GEMM and are never held. A threshold that lets k negatives through is an order statistic of
+all of them, 10^9 at 10^4 queries and 10^5 gallery rows. A random sample of pairs first says in which narrow window it lies.
+One pass then counts negatives in cells, and computes the canonical scores (`scores.py`) of those whose cell touches a
+window, within the GEMM's error bound. The count of what lies above and the collected scores give the order statistic
+exactly, and tell whether it lies in its window at all; should it not, the pass is repeated with a wider one. So thresholds
+and counts depend on the rows' values alone, not on the sample or on how the work is cut.
 """
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from featstore.evaluate.blocking import DEFAULT_BLOCKING, Blocking
-from featstore.evaluate.scores import UNIT_NORM, canonical_scores, score_error_bound
+from featstore.evaluate.ranks import thread_count
+from featstore.evaluate.scores import canonical_scores, score_error_bound
 from featstore.evaluate.vectors import PreparedRows
 from featstore.progress import SILENT, Progress
 
@@ -22,20 +27,24 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from featstore.evaluate.relevance import Listed, Relevance
+    from featstore.evaluate.relevance import Relevance
+    from featstore.evaluate.scores import ScoreKind
     from featstore.evaluate.vectors import Vectors
 
 __all__ = ["ACCEPT_ALL", "BINS", "Histogram", "PairScores", "Solved"]
 
 BINS = 1 << 16
-"""Bins of the first pass over [−1, 1]."""
+"""Bins of a histogram over [−1, 1]."""
 
 ACCEPT_ALL = -1.001
-"""A threshold that no score lies below: a cosine of rounded unit vectors may be a little less than −1."""
+"""A threshold that no cosine lies below: one of rounded unit vectors may be a little less than −1."""
 
 _QUERIES = 4096  # queries for which a gallery that is not kept is read once
-_NO_SCORE = -2.0
-_COLLAPSE = 1 << 22  # so many scores in a window are kept one by one; more (many ties) are kept with their counts
+_COLLAPSE = 1 << 22  # so many scores in windows are kept one by one; more (many ties) are kept with their counts
+_CELLS = 4096
+_SAMPLE = 1 << 20
+# Standard deviations of the sample's order statistic that a window reaches to either side; more when it was missed.
+_REACH = 6.0
 
 
 class Histogram(NamedTuple):
@@ -56,10 +65,25 @@ class Solved(NamedTuple):
     Attributes:
         accepted: Negatives that each given threshold accepts.
         found: For each allowed number of negatives, the smallest threshold that accepts no more, and how many it accepts.
+        beyond: For each of these the greatest threshold that accepts more, and how many that accepts.
     """
 
     accepted: list[int]
     found: list[tuple[float, int]]
+    beyond: list[tuple[float, int]]
+
+
+class _Window(NamedTuple):
+    low: float
+    high: float
+
+
+class _Order(NamedTuple):
+    """A score, the negatives above it, and those at or above it."""
+
+    score: float
+    above: int
+    at_least: int
 
 
 class PairScores:
@@ -69,7 +93,9 @@ class PairScores:
         query: [Q, D].
         gallery: [G, D].
         relevance: Which pairs are positives, and which are excluded.
+        kind: What scores.
         blocking: How to cut the work; only the histogram's negatives depend on it, within the GEMM's error.
+        sample: Pairs of the random sample; fewer negatives than that are all collected.
         progress: Told of gallery rows.
         task: What the progress is called.
 
@@ -83,17 +109,20 @@ class PairScores:
         gallery: Vectors,
         relevance: Relevance,
         *,
+        kind: ScoreKind = "cosine",
         blocking: Blocking = DEFAULT_BLOCKING,
+        sample: int = _SAMPLE,
         progress: Progress = SILENT,
         task: str = "scores",
     ) -> None:
-        self._query = PreparedRows(query, 0, side="query")
-        self._gallery = PreparedRows(gallery, blocking.keep_bytes)
+        self._query = PreparedRows(query, blocking.state_bytes // 4, kind=kind, side="query")
+        self._gallery = PreparedRows(gallery, blocking.keep_bytes, kind=kind)
+        self._sample = sample
+        self._accept_all = ACCEPT_ALL if kind == "cosine" else float(np.finfo(np.float32).min)
         self._relevance = relevance
         self._blocking = blocking
         self._progress = progress
         self._task = task
-        self._bound = score_error_bound(query.width, UNIT_NORM**2)
         self.n_positives = int(relevance.n_positives().sum())
         excluded = sum(
             len(relevance.excluded(start, min(start + _QUERIES, query.rows)).rows)
@@ -111,7 +140,7 @@ class PairScores:
             positives = np.zeros(BINS, np.int64)
             for tile, _, _ in self._negatives("histogram"):
                 kernels.count_bins(tile, negatives)
-            for scores in self._positives():
+            for _, scores in self.positives():
                 place = np.clip(((scores + 1) * (BINS / 2)).astype(np.int64), 0, BINS - 1)
                 positives += np.bincount(place, minlength=BINS)
             self._found = Histogram(positives, negatives)
@@ -121,81 +150,101 @@ class PairScores:
         """Count the negatives that thresholds accept, and find thresholds that accept a number of them.
 
         Args:
-            at: Thresholds, in [−1, 1].
+            at: Thresholds.
             allowed: Numbers of negatives.
         """
-        if not at and not allowed:
-            return Solved([], [])
-        windows = [(threshold - self._bound, threshold + self._bound) for threshold in at]
-        windows += [self._window_of(count) for count in allowed]
-        above, values, counts = self._resolve(windows)
-        accepted = [
-            above[place] + int(counts[place][values[place] >= threshold].sum()) for place, threshold in enumerate(at)
-        ]
-        found = [
-            self._smallest(count, above[place], values[place], counts[place])
-            for place, count in enumerate(allowed, len(at))
-        ]
-        return Solved(accepted, found)
+        known: dict[int, _Order] = {}
+        accepted: list[int] | None = [] if not at else None
+        sample = self._sampled() if any(count < self.n_negatives for count in allowed) else np.zeros(0)
+        reach = _REACH
+        while True:
+            missing = [count for count in dict.fromkeys(allowed) if count < self.n_negatives and count not in known]
+            if accepted is not None and not missing:
+                break
+            windows = [self._window_of(count, sample, reach) for count in missing]
+            counted = self._counted([*windows, *(_Window(t, t) for t in (at if accepted is None else ()))])
+            if accepted is None:
+                accepted = [counted.accepted(threshold) for threshold in at]
+            for count, window in zip(missing, windows, strict=True):
+                order = counted.order(count + 1, window)
+                if order is not None:
+                    known[count] = order
+            reach *= 4
+        everything = _Order(self._accept_all, self.n_negatives, self.n_negatives)
+        orders = [known.get(count, everything) for count in allowed]
+        return Solved(
+            accepted,
+            [(_next_above(order.score) if order is not everything else order.score, order.above) for order in orders],
+            [(order.score, order.at_least) for order in orders],
+        )
 
     def positives_at_least(self, thresholds: Sequence[float]) -> list[int]:
         """How many positives each threshold accepts; exact, one pass over the positives alone."""
         accepted = np.zeros(len(thresholds), np.int64)
-        for scores in self._positives():
+        for _, scores in self.positives():
             accepted += (scores[None, :] >= np.array(thresholds)[:, None]).sum(axis=1)
         return accepted.tolist()
 
-    def _window_of(self, allowed: int) -> tuple[float, float]:
-        """Where the GEMM's score of the first negative that must be refused lies: the greatest but `allowed`."""
-        if allowed >= self.n_negatives:
-            return 2.0, 2.0
-        from_top = np.cumsum(self.histogram().negatives[::-1])
-        place = BINS - 1 - int(np.searchsorted(from_top, allowed, side="right"))
-        width = 2 / BINS
-        # a bin's float32 edge may be off by rounding, and the last bin holds what lies above 1 by rounding
-        low, high = -1 + place * width - 1e-6, -1 + (place + 1) * width + 1e-6
-        return low - 2 * self._bound, high + 2 * self._bound
+    def positives(self) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float64]]]:
+        """The positives in pieces: the query of each, and its canonical score."""
+        from featstore.evaluate import _score_kernels as kernels
 
-    def _smallest(
-        self, allowed: int, above: int, values: NDArray[np.float64], counts: NDArray[np.int64]
-    ) -> tuple[float, int]:
-        """The smallest threshold that accepts no more than `allowed`, from the scores (descending) of its window."""
-        if allowed >= self.n_negatives:
-            return ACCEPT_ALL, self.n_negatives
-        accepted = above + np.cumsum(counts)
-        place = int(np.searchsorted(accepted, allowed, side="right"))  # the first score that must be refused
-        return float(np.nextafter(values[place], np.inf)), int(accepted[place] - counts[place])
+        for start, stop in _parts(0, self._query.rows, _QUERIES):
+            queries = self._query.block(start, stop)
+            listed = self._relevance.positives(start, stop)
+            keys = np.empty(len(listed.rows))
+            for first_row, block in self._gallery.blocks(self._blocking.gallery_rows):
+                kernels.score_listed(0, stop - start, queries, block, first_row, *listed, keys)
+            yield start + np.repeat(np.arange(stop - start), np.diff(listed.offsets)), -keys
 
-    def _resolve(
-        self, windows: Sequence[tuple[float, float]]
-    ) -> tuple[list[int], list[NDArray[np.float64]], list[NDArray[np.int64]]]:
-        """For each window: negatives above it, and the canonical scores inside, descending, with their counts."""
-        from featstore.evaluate import _pair_kernels as kernels
+    def _window_of(self, allowed: int, sample: NDArray[np.float64], reach: float) -> _Window:
+        """Where the greatest negative but `allowed` lies, by the same order statistic of a sample (ascending)."""
+        n, share = len(sample), (allowed + 1) / self.n_negatives
+        deviation = reach * float(np.sqrt(n * share * (1 - share))) + reach**2 / 2
+        first, last = int(n * share - deviation), int(n * share + deviation) + 1
+        return _Window(
+            low=float(sample[n - 1 - last]) if last < n else -np.inf,
+            high=float(sample[n - 1 - first]) if 0 <= first < n else np.inf,
+        )
 
-        order = np.argsort([low for low, _ in windows], kind="stable")
-        lows, highs = np.array(windows, np.float64)[order].T.copy()
-        above = np.zeros(len(windows), np.int64)
-        inside = [_Tally() for _ in windows]
-        room = 1 << 14
-        for tile, part, block in self._negatives("thresholds"):
-            while True:
-                more = np.zeros(len(windows), np.int64)
-                window, query, row = np.empty(room, np.int32), np.empty(room, np.int64), np.empty(room, np.int64)
-                found = kernels.pick_windows(tile, lows, highs, more, window, query, row)
-                if found <= room:
-                    break
-                room = 2 * found
-            above += more
-            if found:
-                scores = canonical_scores(part, block, query[:found], row[:found])
-                for place, tally in enumerate(inside):
-                    tally.add(scores[window[:found] == place])
-        given = np.argsort(order)
-        pairs = [inside[place].pairs() for place in given]
-        return above[given].tolist(), [values for values, _ in pairs], [counts for _, counts in pairs]
+    def _sampled(self) -> NDArray[np.float64]:
+        """Scores of random negatives, as many of every query, ascending; none when all of them can be collected."""
+        if self.n_negatives <= self._sample:
+            return np.zeros(0)
+        random = np.random.default_rng(0)
+        each = -(-self._sample // self._query.rows)
+        scores = []
+        for start, stop in _parts(0, self._query.rows, _QUERIES):
+            query = np.repeat(np.arange(stop - start), each)
+            rows = random.integers(self._gallery.rows, size=len(query))
+            for listed in (self._relevance.positives(start, stop), self._relevance.excluded(start, stop)):
+                owner = np.repeat(np.arange(stop - start), np.diff(listed.offsets))
+                outside = ~np.isin(query * self._gallery.rows + rows, owner * self._gallery.rows + listed.rows)
+                query, rows = query[outside], rows[outside]
+            order = np.argsort(rows, kind="stable")
+            query, rows = query[order], rows[order]
+            left = self._query.block(start, stop)
+            for first_row, block in self._gallery.blocks(self._blocking.gallery_rows):
+                begin, end = np.searchsorted(rows, [first_row, first_row + len(block)])
+                scores.append(canonical_scores(left, block, query[begin:end], rows[begin:end] - first_row))
+        return np.sort(np.concatenate(scores))
+
+    def _counted(self, windows: Sequence[_Window]) -> _Counted:
+        """One pass over all negatives."""
+        norms = [rows.measured_norm(self._blocking.gallery_rows) for rows in (self._query, self._gallery)]
+        counted = _Counted(windows, score_error_bound(self._query.width, norms[0] * norms[1]))
+        threads = thread_count()
+        with ThreadPoolExecutor(threads) as pool:
+            for tile, part, block in self._negatives("thresholds"):
+                cuts = [len(tile) * number // threads for number in range(threads + 1)]
+                for found in pool.map(lambda ends, tile=tile: counted.collect(tile, *ends), pairwise(cuts)):
+                    counted.add(found.cells, canonical_scores(part, block, found.queries, found.rows))
+        return counted
 
     def _negatives(self, what: str) -> Iterator[tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]]:
-        """Tiles of GEMM scores with everything but negatives blotted out: (tile, query rows, gallery rows)."""
+        """Tiles of GEMM scores, −∞ for all that are not negatives: (tile, query rows, gallery rows)."""
+        from featstore.evaluate import _pair_kernels as kernels
+
         tiles = -(-self._query.rows // _QUERIES)
         self._progress.start(f"{self._task}: {what}", tiles * self._gallery.rows, "rows")
         size = self._blocking.tile_queries
@@ -210,22 +259,70 @@ class PairScores:
                     part = queries[number * size : (number + 1) * size]
                     tile = part @ block.T
                     for listed in both:
-                        query, row = _within(listed, first_row, len(block))
-                        tile[query, row] = _NO_SCORE
+                        kernels.mask_tile(tile, first_row, *listed)
                     yield tile, part, block
                 self._progress.advance(len(block))
 
-    def _positives(self) -> Iterator[NDArray[np.float64]]:
-        """Canonical scores of the positives, in pieces."""
-        size = self._blocking.tile_queries
-        for start in range(0, self._query.rows, _QUERIES):
-            queries = self._query.block(start, min(start + _QUERIES, self._query.rows))
-            listed = [self._relevance.positives(*ends) for ends in _parts(start, start + len(queries), size)]
-            for first_row, block in self._gallery.blocks(self._blocking.gallery_rows):
-                for number, positives in enumerate(listed):
-                    query, row = _within(positives, first_row, len(block))
-                    if len(query):
-                        yield canonical_scores(queries[number * size : (number + 1) * size], block, query, row)
+
+class _Found(NamedTuple):
+    cells: NDArray[np.int32]
+    queries: NDArray[np.int64]
+    rows: NDArray[np.int64]
+
+
+class _Counted:
+    """What a pass finds: counts of cells, and the canonical scores of the negatives in cells that touch a window."""
+
+    def __init__(self, windows: Sequence[_Window], bound: float) -> None:
+        edges = [edge for window in windows for edge in window if np.isfinite(edge)] or [0.0]
+        size = max(map(abs, edges))
+        self._margin = bound + 2.0**-22 * size
+        # a cell is much wider than float32 is coarse, and its inverse is finite in float32
+        width = max((max(edges) - min(edges) + 4 * self._margin) / (_CELLS - 4), 2.0**-20 * size, 2.0**-100)
+        self._top = np.float32(max(edges) + 2 * self._margin + width)
+        self._scale = np.float32(1.0 / width)
+        self._start = np.zeros(_CELLS, np.int32)
+        for window in windows:
+            self._start[self._cell(window.high + self._margin) : self._cell(window.low - self._margin) + 1] = -1
+        self._cells = np.zeros(_CELLS, np.int64)
+        self._tally = _Tally()
+
+    def collect(self, tile: NDArray[np.float32], begin: int, end: int) -> _Found:
+        """Count the scores of some lines of a tile, and list the pairs that have to be scored."""
+        from featstore.evaluate import _pair_kernels as kernels
+
+        cells = self._start.copy()
+        queries, rows = np.empty((2, (end - begin) * tile.shape[1]), np.int64)
+        found = kernels.collect_tile(tile, begin, end, self._top, self._scale, cells, queries, rows)
+        return _Found(cells, queries[:found].copy(), rows[:found].copy())
+
+    def add(self, cells: NDArray[np.int32], scores: NDArray[np.float64]) -> None:
+        """Take what was found in a tile."""
+        self._cells += np.maximum(cells, 0)
+        self._tally.add(scores)
+
+    def accepted(self, threshold: float) -> int:
+        """Negatives that a threshold inside a window accepts."""
+        scores, counts = self._tally.pairs()
+        return self._above(threshold) + int(counts[scores >= threshold].sum())
+
+    def order(self, rank: int, window: _Window) -> _Order | None:
+        """The negative of a rank (1 is the greatest); None when it lies outside its window."""
+        scores, counts = self._tally.pairs()
+        cumulative = self._above(window.high) + np.cumsum(counts)
+        place = int(np.searchsorted(cumulative, rank))
+        if place == len(scores) or not window.low <= scores[place] <= window.high:
+            return None
+        return _Order(float(scores[place]), int(cumulative[place] - counts[place]), int(cumulative[place]))
+
+    def _above(self, score: float) -> int:
+        """Negatives in cells above one that touches a window; all collected scores come on top."""
+        return int(self._cells[: self._cell(score)].sum())
+
+    def _cell(self, score: float) -> int:
+        if not np.isfinite(score):
+            return 0 if score > 0 else _CELLS - 1
+        return int(min(max((self._top - np.float32(score)) * self._scale, np.float32(0)), np.float32(_CELLS - 1)))
 
 
 class _Tally:
@@ -234,32 +331,35 @@ class _Tally:
     def __init__(self) -> None:
         self._parts: list[tuple[NDArray[np.float64], NDArray[np.int64]]] = []
         self._held = 0
+        self._collapse_at = _COLLAPSE
+        self._merged = False
 
     def add(self, scores: NDArray[np.float64]) -> None:
         if len(scores):
             self._parts.append((scores, np.ones(len(scores), np.int64)))
             self._held += len(scores)
-            if self._held > _COLLAPSE:
-                self._parts = [self.pairs()]
-                self._held = len(self._parts[0][0])
+            self._merged = False
+            if self._held > self._collapse_at:
+                self.pairs()
+                self._collapse_at = max(_COLLAPSE, 2 * self._held)
 
     def pairs(self) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
         """Distinct scores, descending, and their counts."""
         if not self._parts:
             return np.empty(0), np.empty(0, np.int64)
+        if len(self._parts) == 1 and self._merged:
+            return self._parts[0]
         scores, counts = (np.concatenate(column) for column in zip(*self._parts, strict=True))
         distinct, own = np.unique(scores, return_inverse=True)
         summed = np.zeros(len(distinct), np.int64)
         np.add.at(summed, own, counts)
-        return distinct[::-1], summed[::-1]
+        self._parts, self._merged, self._held = [(distinct[::-1], summed[::-1])], True, len(distinct)
+        return self._parts[0]
 
 
 def _parts(start: int, stop: int, size: int) -> list[tuple[int, int]]:
     return [(first, min(first + size, stop)) for first in range(start, stop, size)]
 
 
-def _within(listed: Listed, first_row: int, rows: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """The listed pairs of a gallery block, as places in the tile."""
-    inside = np.flatnonzero((listed.rows >= first_row) & (listed.rows < first_row + rows))
-    query = np.searchsorted(listed.offsets, inside, side="right") - 1
-    return query, listed.rows[inside].astype(np.int64) - first_row
+def _next_above(score: float) -> float:
+    return float(np.nextafter(score, np.inf))

@@ -5,13 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import numpy as np
+from blake3 import blake3
 
 from featstore.errors import AlignmentError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["ByLabel", "Listed", "Relevance"]
+__all__ = ["ByLabel", "ByList", "Listed", "OtherCameras", "Relevance", "WithDistractors", "digest_of", "listed"]
 
 
 class Listed(NamedTuple):
@@ -46,6 +47,9 @@ class Relevance(Protocol):
     def excluded(self, start: int, stop: int) -> Listed:
         """Gallery rows that are removed from the rankings of the queries [start, stop) (the query itself, junk)."""
 
+    def digest(self) -> bytes:
+        """What this ground truth says, in 32 bytes."""
+
 
 class ByLabel:
     """A gallery row answers a query when both have the same label; the query's own row is excluded.
@@ -76,6 +80,7 @@ class ByLabel:
                 f"a self row is {self._self.min()} to {self._self.max()}, the gallery has rows 0 to {len(gallery) - 1}",
                 hint="self rows are gallery rows, -1 where the query is not in the gallery",
             )
+        self._gallery = gallery
         self._n_gallery = len(gallery)
         self._by_label = np.argsort(gallery, kind="stable").astype(np.int32)
         ordered = gallery[self._by_label]
@@ -110,16 +115,171 @@ class ByLabel:
         rows = self._by_label[np.repeat(self._first[start:stop], count) + within]
         query = np.repeat(np.arange(stop - start), count)
         others = rows != self._self[start:stop][query]
-        return _listed(query[others], rows[others], stop - start)
+        return listed(query[others], rows[others], stop - start)
 
     def excluded(self, start: int, stop: int) -> Listed:
         """The query's own row."""
         own = self._self[start:stop]
         query = np.flatnonzero(own >= 0)
-        return _listed(query, own[query].astype(np.int32), stop - start)
+        return listed(query, own[query].astype(np.int32), stop - start)
+
+    def digest(self) -> bytes:
+        """What this ground truth says, in 32 bytes."""
+        return digest_of(self._query, self._gallery, self._self)
 
 
-def _listed(query: NDArray[np.int64], rows: NDArray[np.int32], n_queries: int) -> Listed:
+class OtherCameras:
+    """As labels say, but a right answer has to come from another camera; from the query's own camera it is junk.
+
+    Args:
+        by_label: Which rows have the query's identity.
+        query_cameras: Integers [Q]; negative is unknown and equals no camera.
+        gallery_cameras: Integers [G], from the same table.
+    """
+
+    def __init__(
+        self, by_label: ByLabel, query_cameras: NDArray[np.integer], gallery_cameras: NDArray[np.integer]
+    ) -> None:
+        self._base = by_label
+        self._query = np.asarray(query_cameras)
+        self._gallery = np.asarray(gallery_cameras)
+
+    @property
+    def n_queries(self) -> int:
+        """Queries in all."""
+        return self._base.n_queries
+
+    @property
+    def n_gallery(self) -> int:
+        """Gallery rows in all."""
+        return self._base.n_gallery
+
+    def n_positives(self) -> NDArray[np.int64]:
+        """Rows of the query's identity that another camera saw, [Q]."""
+        step = 1024
+        counts = [
+            np.diff(self.positives(start, min(start + step, self.n_queries)).offsets)
+            for start in range(0, self.n_queries, step)
+        ]
+        return np.concatenate([np.zeros(0, np.int64), *counts])
+
+    def positives(self, start: int, stop: int) -> Listed:
+        """Rows of the query's identity that another camera saw."""
+        query, rows, same = self._by_camera(start, stop)
+        return listed(query[~same], rows[~same], stop - start)
+
+    def excluded(self, start: int, stop: int) -> Listed:
+        """Rows of the query's identity from its own camera, and the query itself."""
+        query, rows, same = self._by_camera(start, stop)
+        own = self._base.excluded(start, stop)
+        query = np.concatenate([query[same], _owners(own)])
+        rows = np.concatenate([rows[same], own.rows])
+        order = np.lexsort((rows, query))
+        return listed(query[order], rows[order], stop - start)
+
+    def digest(self) -> bytes:
+        """What this ground truth says, in 32 bytes."""
+        return digest_of(self._base.digest(), self._query, self._gallery)
+
+    def _by_camera(self, start: int, stop: int) -> tuple[NDArray[np.int64], NDArray[np.int32], NDArray[np.bool_]]:
+        found = self._base.positives(start, stop)
+        query = _owners(found)
+        camera = self._query[start:stop][query]
+        return query, found.rows, (camera == self._gallery[found.rows]) & (camera >= 0)
+
+
+class ByList:
+    """Right answers and junk of every query as lists.
+
+    Args:
+        positives: Gallery rows that answer each query.
+        junk: Gallery rows that are removed from each query's ranking; disjoint from the positives.
+        n_gallery: Gallery rows in all.
+
+    Raises:
+        AlignmentError: The lists are of different numbers of queries, name rows outside the gallery, or overlap.
+    """
+
+    def __init__(self, positives: Listed, junk: Listed, n_gallery: int) -> None:
+        if len(positives.offsets) != len(junk.offsets):
+            raise AlignmentError(f"answers of {len(positives.offsets) - 1} queries, junk of {len(junk.offsets) - 1}")
+        for rows in (positives.rows, junk.rows):
+            if len(rows) and not 0 <= rows.min() <= rows.max() < n_gallery:
+                raise AlignmentError(f"a listed row is outside the gallery of {n_gallery} rows")
+        pairs = np.concatenate([_owners(part) * n_gallery + part.rows for part in (positives, junk)])
+        if len(np.unique(pairs)) < len(pairs):
+            raise AlignmentError("a gallery row is listed twice for one query, or is both an answer and junk")
+        self._positives = positives
+        self._junk = junk
+        self._n_gallery = n_gallery
+
+    @property
+    def n_queries(self) -> int:
+        """Queries in all."""
+        return len(self._positives.offsets) - 1
+
+    @property
+    def n_gallery(self) -> int:
+        """Gallery rows in all."""
+        return self._n_gallery
+
+    def n_positives(self) -> NDArray[np.int64]:
+        """Right answers of each query, [Q]."""
+        return np.diff(self._positives.offsets)
+
+    def positives(self, start: int, stop: int) -> Listed:
+        """Gallery rows that answer the queries [start, stop)."""
+        return _part(self._positives, start, stop)
+
+    def excluded(self, start: int, stop: int) -> Listed:
+        """Junk of the queries [start, stop)."""
+        return _part(self._junk, start, stop)
+
+    def digest(self) -> bytes:
+        """What this ground truth says, in 32 bytes."""
+        return digest_of(*self._positives, *self._junk, np.array([self._n_gallery]))
+
+
+class WithDistractors:
+    """The same ground truth for a gallery with further rows at its end that answer nothing."""
+
+    def __init__(self, relevance: Relevance, distractors: int) -> None:
+        self._base = relevance
+        self.n_queries = relevance.n_queries
+        self.n_gallery = relevance.n_gallery + distractors
+        self.n_positives = relevance.n_positives
+        self.positives = relevance.positives
+        self.excluded = relevance.excluded
+
+    def digest(self) -> bytes:
+        """What this ground truth says, in 32 bytes."""
+        return digest_of(self._base.digest(), np.array([self.n_gallery]))
+
+
+def digest_of(*parts: bytes | NDArray[np.generic]) -> bytes:
+    """32 bytes that stand for some arrays."""
+    hasher = blake3()
+    for part in parts:
+        if isinstance(part, bytes):
+            hasher.update(part)
+        else:
+            hasher.update(f"{part.dtype.str}{part.shape}".encode())
+            hasher.update(np.ascontiguousarray(part).tobytes())
+    return hasher.digest()
+
+
+def _owners(found: Listed) -> NDArray[np.int64]:
+    """The query that each listed row belongs to, [total]."""
+    return np.repeat(np.arange(len(found.offsets) - 1), np.diff(found.offsets))
+
+
+def _part(found: Listed, start: int, stop: int) -> Listed:
+    offsets = found.offsets[start : stop + 1]
+    return Listed(offsets - offsets[0], found.rows[offsets[0] : offsets[-1]])
+
+
+def listed(query: NDArray[np.int64], rows: NDArray[np.int32], n_queries: int) -> Listed:
+    """Rows [total] with the query of each, ascending by query and then by row, as lists."""
     offsets = np.zeros(n_queries + 1, np.int64)
     np.cumsum(np.bincount(query, minlength=n_queries), out=offsets[1:])
     return Listed(offsets, np.ascontiguousarray(rows))

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from featstore.errors import UsageError
+from featstore.evaluate.blocking import DEFAULT_MAX_MEMORY
 from featstore.evaluate.cells import CellPlan, Side
 from featstore.evaluate.metrics import metric_info
+from featstore.evaluate.scores import ScoreKind
 
 __all__ = ["EvalRequest"]
 
@@ -37,7 +40,15 @@ class EvalRequest(BaseModel):
         backfill_steps: Steps of a backfill.
         fpr: False-positive rates whose score thresholds are followed through the upgrade, in [0, 1].
         thresholds: Score thresholds in use today whose rate is kept, in [-1, 1].
-        metrics: Names from the metric registry; the protocol's headline metric is always added.
+        protocol: Name from the protocol registry.
+        ground_truth: A file that says what answers what, for protocols that need one.
+        distractors: A dataset whose sets of the same names are appended to every gallery; its rows answer nothing.
+        score: What ranks: `cosine`, `inner` or `euclidean`.
+        widths: What to do with sets of different widths: refuse, truncate to the smaller, or pad with zeros.
+        metrics: Names from the metric registry; none for those of the protocol, whose headline is always added.
+        further_metrics: Names to be added to these.
+        max_memory: Bytes that the evaluation may take beside what the process holds already.
+        workers: Processes that divide the gallery.
         allow_unrelated: Compare sets whose spaces nothing declares comparable, and mark the cell.
         bootstrap: Resamples for the intervals; 0 for none.
         seed: Of the resampling.
@@ -60,7 +71,15 @@ class EvalRequest(BaseModel):
     backfill_steps: int = Field(default=5, ge=1)
     fpr: tuple[float, ...] = ()
     thresholds: tuple[float, ...] = ()
-    metrics: tuple[str, ...] = ("map", "map@r", "recall@1", "recall@5", "recall@10")
+    protocol: str = "retrieval"
+    ground_truth: Path | None = None
+    distractors: str | None = None
+    score: ScoreKind = "cosine"
+    widths: Literal["refuse", "truncate", "pad"] = "refuse"
+    metrics: tuple[str, ...] = ()
+    further_metrics: tuple[str, ...] = ()
+    max_memory: int = Field(default=DEFAULT_MAX_MEMORY, gt=0)
+    workers: int = Field(default=1, ge=1)
     allow_unrelated: bool = False
     bootstrap: int = Field(default=2000, ge=0)
     seed: int = 0
@@ -81,7 +100,7 @@ class EvalRequest(BaseModel):
             UsageError: No cell, or forms mixed.
             UnknownNameError: A metric nobody knows.
         """
-        for metric in self.metrics:
+        for metric in (*self.metrics, *self.further_metrics):
             metric_info(metric)
         self._check_form()
         if self.query and self.gallery:

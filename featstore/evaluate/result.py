@@ -73,6 +73,8 @@ class Cell(_Record):
         metrics: Means over the queries that count, fractions in [0, 1].
         interval: 95 % percentile intervals of the bootstrap; empty without one.
         ties: None when no right answer ties with a wrong one.
+        thresholds: The least score that is accepted, by metric; empty for metrics of rankings.
+        warnings: What a reader of these numbers has to know.
     """
 
     query: str
@@ -87,6 +89,8 @@ class Cell(_Record):
     metrics: dict[str, float]
     interval: dict[str, tuple[float, float]]
     ties: Ties | None
+    thresholds: dict[str, float] = {}
+    warnings: tuple[str, ...] = ()
 
 
 class Estimated(_Record):
@@ -262,6 +266,9 @@ class ProtocolRecord(_Record):
         normalisation: What is done to features when they are read.
         ties: The order of equal scores.
         skipped: What happens to queries without a right answer.
+        distractors: The dataset that was appended to the gallery.
+        widths: What was done with sets of different widths.
+        notes: What a reader of the numbers has to know.
         conventions: The formula of each metric.
         query_where: Filters of the queries.
         gallery_where: Filters of the gallery.
@@ -274,10 +281,13 @@ class ProtocolRecord(_Record):
     """
 
     kind: str
-    score: str = "cosine: float64 dot product of float32 unit rows"
-    normalisation: str = "L2, float32, on read"
+    score: str
+    normalisation: str
     ties: str = "score descending, then gallery row ascending"
-    skipped: str = "queries without a right answer are left out of means"
+    skipped: str
+    distractors: str | None = None
+    widths: str = "refuse"
+    notes: tuple[str, ...] = ()
     conventions: dict[str, str]
     query_where: tuple[str, ...]
     gallery_where: tuple[str, ...]

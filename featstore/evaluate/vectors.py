@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 
 from featstore.errors import AlignmentError, BadInputError
-from featstore.evaluate.scores import prepare
+from featstore.evaluate.scores import UNIT_NORM, prepare
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -200,6 +200,15 @@ class PreparedRows:
 
     def largest_norm(self) -> float:
         """The largest norm of the rows that were read so far; for cosines the same for all rows."""
+        return self._norm
+
+    def measured_norm(self, size: int) -> float:
+        """The largest norm of all rows; reads them in blocks of `size` if that has to be found out."""
+        if self._kind == "cosine":
+            return UNIT_NORM
+        if self._whole is None:
+            for _ in self.blocks(size):
+                pass
         return self._norm
 
     def _read(self, start: int, stop: int) -> NDArray[np.float32]:

@@ -38,10 +38,10 @@ def test_the_toy_ranking_has_its_known_values(name, expected):
     assert value(name, [0, 1, 0, 1, 0, 0, 1, 0, 1]) == pytest.approx(expected, abs=1e-6)
 
 
-EVERY = [name.replace("@k", "@3") for name in METRICS]
+EVERY = [name.replace("@k", "@3") for name, info in METRICS.items() if info.measure == "ranking"]
 
 
-@pytest.mark.parametrize("name", [name for name in EVERY if name != "precision@3:revisited"] + ["ndcg@5", "map@9"])
+@pytest.mark.parametrize("name", [*EVERY, "ndcg@5", "map@9"])
 def test_a_perfect_ranking_is_one(name):
     assert value(name, [1, 1, 1, 0, 0]) == 1.0
 
@@ -112,6 +112,11 @@ def test_unknown_names_list_what_there_is():
             metric_info(name)
     with pytest.raises(UsageError, match="for example recall@10"):
         metric_info("recall@k")
+    for name in ("tar@far=x", "tar@far=0", "tar@far=2", "tpir@fpir=", "tar@far=nan:nearest"):
+        with pytest.raises(UsageError, match=r"a rate between 0 and 1"):
+            metric_info(name)
+    with pytest.raises(UsageError, match="not a metric of rankings"):
+        evaluate_arrays(np.ones((1, 1)), np.ones((1, 1)), query_labels=[0], gallery_labels=[0], metrics=("tar@far=1",))
     with pytest.raises(UnknownNameError):
         evaluate_arrays(np.ones((1, 1)), np.ones((1, 1)), query_labels=[0], gallery_labels=[0], metrics=("nope",))
 

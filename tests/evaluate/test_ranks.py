@@ -16,7 +16,7 @@ from featstore.evaluate.scores import normalise
 from featstore.evaluate.vectors import ArrayVectors
 from tests.evaluate import reference
 
-METRICS = ("recall@1", *(name.replace("@k", "@3") for name in REGISTRY))
+METRICS = ("recall@1", *(name.replace("@k", "@3") for name, info in REGISTRY.items() if info.measure == "ranking"))
 MONOTONE = tuple(name for name in METRICS if metric_info(name)[0].monotone)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import rich_click as click
 
@@ -13,7 +13,7 @@ from featstore_cli.options import examples, json_option, store_option, where_opt
 from featstore_cli.render import out, print_json, progress
 
 if TYPE_CHECKING:
-    from featstore.evaluate import EvalRequest
+    from featstore.evaluate import EvalRequest, ScoreKind
     from featstore.store import Store
 
 _REPORTED_RATES = (1e-2, 1e-3, 1e-4)
@@ -41,6 +41,35 @@ _REPORTED_RATES = (1e-2, 1e-3, 1e-4)
 @where_option(help_text="Rows to evaluate, e.g. split=test; repeat for 'and'.")
 @where_option("--query-where", help_text="Further filter for queries.")
 @where_option("--gallery-where", help_text="Further filter for gallery rows.")
+@click.option(
+    "--protocol",
+    metavar="NAME",
+    default="retrieval",
+    show_default=True,
+    help="What answers what. See `featstore metrics --protocols`.",
+)
+@click.option(
+    "--ground-truth", type=click.Path(path_type=Path), metavar="FILE", help="For protocols that have a published one."
+)
+@click.option(
+    "--distractors", metavar="DATASET", help="Its sets of the same names join every gallery, without answers."
+)
+@click.option(
+    "--score",
+    type=click.Choice(["cosine", "inner", "euclidean"]),
+    default="cosine",
+    show_default=True,
+    help="What ranks.",
+)
+@click.option(
+    "--widths",
+    type=click.Choice(["refuse", "truncate", "pad"]),
+    default="refuse",
+    show_default=True,
+    help="What to do with sets of different widths.",
+)
+@click.option("--max-memory", metavar="SIZE", default="512M", show_default=True, help="For the evaluation, e.g. 4G.")
+@click.option("--workers", type=click.IntRange(1), default=1, show_default=True, help="Processes for the gallery.")
 @click.option(
     "--metric", "metrics", metavar="NAME", multiple=True, help="Metric to report; repeatable. See `featstore metrics`."
 )
@@ -88,6 +117,7 @@ _REPORTED_RATES = (1e-2, 1e-3, 1e-4)
     "featstore eval --old cars/old --new cars/new --query-map runs/odpp",
     "featstore eval --generations cars/v1 cars/v2 cars/v3",
     "featstore eval --query cars/new --gallery cars/new --where split=test",
+    "featstore eval --old reid/old --new reid/odpp --protocol reid --query-where split=query",
     "featstore eval --old cars/old --new cars/odpp --gate 'new/old.map > 0.4'",
 )
 def eval_(
@@ -104,6 +134,13 @@ def eval_(
     where: tuple[str, ...],
     query_where: tuple[str, ...],
     gallery_where: tuple[str, ...],
+    protocol: str,
+    ground_truth: Path | None,
+    distractors: str | None,
+    score: ScoreKind,
+    widths: Literal["refuse", "truncate", "pad"],
+    max_memory: str,
+    workers: int,
     metrics: tuple[str, ...],
     backfill: tuple[str, ...],
     backfill_steps: int,
@@ -128,7 +165,7 @@ def eval_(
     or below, and undecided otherwise. A gate passes on the interval's bound.
     """
     from featstore.errors import UsageError
-    from featstore.evaluate import EvalRequest, evaluate_runs, parse_gate
+    from featstore.evaluate import EvalRequest, evaluate_runs, parse_gate, parse_memory
     from featstore.report import check_destination, write_report
     from featstore_cli.verdict import print_result
 
@@ -141,7 +178,6 @@ def eval_(
     if generations and not sets:
         raise UsageError("--generations without sets", hint="featstore eval --generations SET SET …, oldest first")
     parsed = [parse_gate(text) for text in gates]
-    wanted = metrics or EvalRequest.model_fields["metrics"].default
     request = EvalRequest(
         old=old,
         generations=sets,
@@ -152,7 +188,15 @@ def eval_(
         where=where,
         query_where=query_where,
         gallery_where=gallery_where,
-        metrics=tuple(dict.fromkeys([*wanted, *(metric for gate in parsed for metric in gate.metrics)])),
+        protocol=protocol,
+        ground_truth=ground_truth,
+        distractors=distractors,
+        score=score,
+        widths=widths,
+        max_memory=parse_memory(max_memory),
+        workers=workers,
+        metrics=metrics,
+        further_metrics=tuple(metric for gate in parsed for metric in gate.metrics),
         backfill=_orders(backfill, wanted=report is not None and not (query or gallery)),
         backfill_steps=backfill_steps,
         fpr=fpr or (_REPORTED_RATES if report is not None else ()),
@@ -204,15 +248,23 @@ def _runs(request: EvalRequest, new: tuple[str, ...], reference: tuple[str, ...]
 
 
 @click.command()
+@click.option("--protocols", is_flag=True, help="List the protocols instead.")
 @json_option
-def metrics(as_json: bool) -> None:
+def metrics(protocols: bool, as_json: bool) -> None:
     """List the metrics and their conventions."""
-    from featstore.evaluate import METRICS
+    from featstore.evaluate import METRICS, PROTOCOLS
 
+    if protocols:
+        listed = {
+            name: (info.description, "needs --ground-truth" if info.needs_ground_truth else "")
+            for name, info in PROTOCOLS.items()
+        }
+    else:
+        listed = {name: (info.description, info.convention) for name, info in METRICS.items()}
     if as_json:
-        print_json(
-            {name: {"description": info.description, "convention": info.convention} for name, info in METRICS.items()}
-        )
+        second = "ground_truth" if protocols else "convention"
+        print_json({name: {"description": first, second: rest} for name, (first, rest) in listed.items()})
         return
-    for name, info in METRICS.items():
-        out.print(f"[bold]{name:12}[/] {info.description}\n{'':12} [dim]{info.convention}[/]")
+    width = max(map(len, listed))
+    for name, (first, rest) in listed.items():
+        out.print(f"[bold]{name:{width}}[/] {first}" + (f"\n{'':{width}} [dim]{rest}[/]" if rest else ""))
