@@ -31,7 +31,7 @@ __all__ = [
     "spooled",
 ]
 
-BLOCK_BYTES = 8 << 20
+BLOCK_BYTES = 4 << 20
 
 
 def block_rows(row_bytes: int) -> int:

@@ -18,7 +18,7 @@ __all__ = ["chunked"]
 
 # a chunk is decompressed whole, whoever reads it
 _MAX_CHUNK_BYTES = 1 << 30
-_MAX_BAND_BYTES = 8 * BLOCK_BYTES
+_MAX_BAND_BYTES = 16 * BLOCK_BYTES
 
 
 class _Bands:

@@ -23,7 +23,9 @@ from featstore.errors import AlignmentError, BadInputError, MissingExtraError
 __all__ = ["PARQUET"]
 
 _COLUMN_ROWS = 65536
-_GROUP_BYTES = 64 << 20
+# encoding and decoding lists takes several times the memory of their numbers
+_GROUP_BYTES = 8 << 20
+_DECODING = 8
 
 
 def _pyarrow() -> Any:
@@ -129,7 +131,7 @@ class _Rows:
         while group < metadata.num_row_groups and at + metadata.row_group(group).num_rows <= start:
             at += metadata.row_group(group).num_rows
             group += 1
-        for columns, rows in self._batches(group, block_rows(self.shape[1] * self.dtype.itemsize)):
+        for columns, rows in self._batches(group, block_rows(_DECODING * self.shape[1] * self.dtype.itemsize)):
             block = self._stacked(columns, rows, at)
             at += rows
             if at > start:
