@@ -24,7 +24,7 @@ __all__ = ["PARQUET"]
 
 _COLUMN_ROWS = 65536
 # encoding and decoding lists takes several times the memory of their numbers
-_GROUP_BYTES = 8 << 20
+_GROUP_BYTES = 16 << 20
 _DECODING = 8
 
 
