@@ -111,15 +111,17 @@ def _print_chain(result: EvalResult) -> None:
 
 
 def _print_curve(result: EvalResult, curve: Backfill) -> None:
-    names = list(result.cells[0].metrics)
-    rows = [
-        [f"{100 * fraction:.0f} %", *(_percent(curve.metrics[name][place]) for name in names)]
-        for place, fraction in enumerate(curve.fractions)
-    ]
-    rows.append(["area, trapezoid", *(_percent(curve.area_trapezoid[name]) for name in names)])
-    rows.append(["area, mean", *(_percent(curve.area_mean[name]) for name in names)])
+    metric = result.headline
+    broken = next(iter(curve.nfr), None)
+    rows = []
+    for place, fraction in enumerate(curve.fractions):
+        row = [f"{100 * fraction:.0f} %", _percent(curve.metrics[metric][place])]
+        rows.append([*row, _percent(curve.nfr[broken][place])] if broken else row)
+    for name, area in (("area, trapezoid", curve.area_trapezoid), ("area, mean", curve.area_mean)):
+        rows.append([name, _percent(area[metric]), *([""] if broken else [])])
     out.print()
-    print_table([f"backfilled by {curve.order}", *names], rows)
+    out.print(f"[bold]backfill from {curve.start} to {curve.end}, order: {curve.order}[/]")
+    print_table(["", f"{metric} %", *([f"broken, {broken} %"] if broken else [])], rows)
 
 
 def _print_thresholds(result: EvalResult) -> None:

@@ -127,3 +127,39 @@ def test_recipes_and_sweeps(capsys, tmp_path):
     assert card["params"]["weight"] == report["chosen"]["settings"]["params.weight"]
     refused = output(capsys, *sweep, "--seed", "3", status=2)
     assert "seeds" in refused.err
+
+
+@pytest.mark.usefixtures("store")
+def test_eval_of_chains_seeds_backfills_and_thresholds(capsys, tmp_path):
+    chain = ["eval", "--generations", "toy/old", "toy/new", "--bootstrap", "50"]
+    result = json.loads(output(capsys, *chain, "--json").out)
+    assert [cell["role"] for cell in result["cells"]] == ["v1/v1", "v2/v1", "v2/v2"]
+    assert list(result["chain"]["ac"]) == list(result["compatible"])
+    shown = output(capsys, *chain, "--gate", "v2/v1.nfr@1 < 0.5", "--gate-point")
+    assert "gate passed" in shown.out
+    upgrade = ["eval", "--old", "toy/old", "--new", "toy/new", "--bootstrap", "50"]
+    more = ["--backfill", "-label", "--backfill-steps", "2", "--fpr", "0.1", "--threshold", "0.5"]
+    shown = output(capsys, *upgrade, *more).out
+    for part in ("order: -label", "area, trapezoid", "fpr 0.1", "threshold 0.5", "relative NFR"):
+        assert part in shown
+    result = json.loads(output(capsys, *upgrade, *more, "--json").out)
+    assert result["backfill"][0]["fractions"] == [0, 0.5, 1]
+    assert [item["asked"] for item in result["thresholds"]] == ["fpr 0.1", "threshold 0.5"]
+    output(capsys, *upgrade, "--report", "r.json", "--backfill", "none")
+    saved = json.loads((tmp_path / "r.json").read_text())
+    assert (saved["backfill"], len(saved["thresholds"])) == ([], 3)
+    output(capsys, *upgrade, "--report", "r.html")
+    assert "While the gallery is backfilled" in (tmp_path / "r.html").read_text()
+    result = json.loads(output(capsys, *upgrade, "--new", "toy/old", "--json").out)
+    assert len(result["runs"]) == 2
+    assert (
+        "once for every run"
+        in output(capsys, *upgrade, "--new", "toy/old", *["--reference", "toy/new"] * 3, status=2).err
+    )
+    assert "--generations before them" in output(capsys, "eval", "toy/old", "toy/new", status=2).err
+    assert "oldest first" in output(capsys, "eval", "--generations", status=2).err
+    output(capsys, "train", "--loss", "bct", "--old", "toy/old", "--new", "toy/other", "--epochs", "2", "--out", "run")
+    mapped = ["eval", "--old", "toy/old", "--new", "toy/other", "--query-map", "run", "--bootstrap", "50"]
+    result = json.loads(output(capsys, *mapped, "--json").out)
+    assert result["subject"] == "mapped-new/old"
+    assert "new/old was left out" in output(capsys, *mapped).out
