@@ -208,7 +208,8 @@ def _publish(temporary: Path, path: Path) -> bool:
     try:
         os.link(temporary, path)
     except FileExistsError:
-        return False
+        # over NFS the answer to a link that was made can get lost, and its retry then finds its own link
+        return temporary.stat().st_nlink > 1
     except OSError as error:
         # EPERM also comes from folders that may not be written; then the rename fails the same way
         if error.errno not in _NO_LINKS:
