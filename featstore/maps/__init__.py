@@ -4,17 +4,19 @@ Dimension legend: `B` batch, `N` rows, `D_in` and `D_out` widths of a map's inpu
 """
 
 from featstore.maps.apply import ApplyReport, apply_map, map_block
-from featstore.maps.config import LinearConfig, MapConfig, MlpConfig
+from featstore.maps.config import BasisConfig, LinearConfig, MapConfig, MlpConfig
 from featstore.maps.folder import LearnedMap, load_map, output_space, save_map
-from featstore.maps.modules import FeatureMap, build_map
+from featstore.maps.modules import FeatureMap, RotatedParts, build_map
 
 __all__ = [
     "ApplyReport",
+    "BasisConfig",
     "FeatureMap",
     "LearnedMap",
     "LinearConfig",
     "MapConfig",
     "MlpConfig",
+    "RotatedParts",
     "apply_map",
     "build_map",
     "load_map",

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from featstore.errors import UnknownNameError, UsageError
 
-__all__ = ["LinearConfig", "MapConfig", "MlpConfig", "map_config"]
+__all__ = ["BasisConfig", "LinearConfig", "MapConfig", "MlpConfig", "map_config"]
 
 
 class _Config(BaseModel):
@@ -42,9 +42,30 @@ class MlpConfig(_Config):
     normalise: bool = True
 
 
-MapConfig = Annotated[LinearConfig | MlpConfig, Field(discriminator="name")]
+class BasisConfig(_Config):
+    """Standardised input → one linear layer → two parts of norm 1 and `ratio` → a rotation of both together (BT²).
 
-_CONFIGS: dict[str, type[LinearConfig | MlpConfig]] = {"linear": LinearConfig, "mlp": MlpConfig}
+    Cosines of whole outputs are those of the parts, whatever the rotation; it only decides what stands in the first components.
+
+    Attributes:
+        extra: Components of the first part.
+        ratio: C, the norm of the second part.
+        normalise: Whether outputs have L2 norm 1 instead of √(1 + C²).
+    """
+
+    name: Literal["basis"] = "basis"
+    extra: int = Field(default=32, gt=0)
+    ratio: float = Field(default=2.0, gt=0)
+    normalise: bool = True
+
+
+MapConfig = Annotated[LinearConfig | MlpConfig | BasisConfig, Field(discriminator="name")]
+
+_CONFIGS: dict[str, type[LinearConfig | MlpConfig | BasisConfig]] = {
+    "linear": LinearConfig,
+    "mlp": MlpConfig,
+    "basis": BasisConfig,
+}
 
 
 def map_config(name: str, options: Mapping[str, Any], *, where: str) -> MapConfig:

@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from featstore.errors import AlignmentError, NonFiniteError
-from featstore.maps.config import LinearConfig, MapConfig
+from featstore.maps.config import BasisConfig, LinearConfig, MapConfig
 
-__all__ = ["FeatureMap", "build_map"]
+__all__ = ["FeatureMap", "RotatedParts", "build_map"]
 
 # a spread below this share of the mean is rounding of float32 features (whose ulp is 1.2e-7), not signal
 _CONSTANT = 1e-6
@@ -76,6 +76,40 @@ class FeatureMap(nn.Module):
         self.std.copy_(torch.where(stds <= _CONSTANT * means.abs(), 1.0, stds))
 
 
+class RotatedParts(nn.Module):
+    """x → R·[u/‖u‖, C·v/‖v‖] with [u, v] = linear(x) and a learned rotation R = exp(S − Sᵀ), the identity at first.
+
+    Args:
+        in_width: `D_in`.
+        out_width: `D_out`.
+        extra: Components of u.
+        ratio: C.
+    """
+
+    def __init__(self, in_width: int, out_width: int, extra: int, ratio: float) -> None:
+        super().__init__()
+        self.extra = extra
+        self.ratio = ratio
+        self.linear = nn.Linear(in_width, out_width)
+        self.skew = nn.Parameter(torch.zeros(out_width, out_width))
+
+    def rotation(self) -> Tensor:
+        """R, orthogonal [D_out, D_out]."""
+        rotation: Tensor = torch.linalg.matrix_exp(self.skew - self.skew.T)
+        return rotation
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, D_in] → [B, D_out] of norm √(1 + C²)."""
+        first, second = self.linear(x).tensor_split((self.extra,), dim=-1)
+        parts = torch.cat([normalize(first, dim=-1), self.ratio * normalize(second, dim=-1)], dim=-1)
+        out: Tensor = parts @ self.rotation().T
+        return out
+
+    def second_part(self, out: Tensor) -> Tensor:
+        """The direction of v, from outputs of any norm: [B, D_out] → [B, D_out − extra]."""
+        return (out @ self.rotation())[..., self.extra :]
+
+
 def build_map(config: MapConfig, in_width: int, out_width: int) -> FeatureMap:
     """A fresh map with torch's default initialisation, drawn from the global generator, and no input statistics yet."""
     return FeatureMap(config, in_width, out_width)
@@ -84,5 +118,9 @@ def build_map(config: MapConfig, in_width: int, out_width: int) -> FeatureMap:
 def _body(config: MapConfig, in_width: int, out_width: int) -> nn.Module:
     if isinstance(config, LinearConfig):
         return nn.Linear(in_width, out_width)
+    if isinstance(config, BasisConfig):
+        if out_width <= config.extra:
+            raise AlignmentError(f"{out_width} outputs leave nothing beside a first part of {config.extra}")
+        return RotatedParts(in_width, out_width, config.extra, config.ratio)
     activation = nn.GELU() if config.activation == "gelu" else nn.ReLU()
     return nn.Sequential(nn.Linear(in_width, config.hidden), activation, nn.Linear(config.hidden, out_width))

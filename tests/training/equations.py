@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import torch
 from torch.nn import functional
 
+from featstore.maps import BasisConfig, build_map
 from featstore_training.heads import CosineSoftmax
 from featstore_training.objectives import Batch, ClassSide
 from featstore_training.old_rows import HeldColumn, OldRows
@@ -31,7 +32,9 @@ def make_case(width=D, old_width=D):
     rows = torch.tensor([0, 3, 5, 8, 10, 13, 17])
     label = labels[rows].clone()
     batch_old = old.column.take(rows.numpy())
-    side = ClassSide(C, 12, old.prototypes(), old)
+    module = build_map(BasisConfig(extra=1), 5, width).double()
+    torch.nn.init.normal_(module.body.skew, generator=torch.Generator().manual_seed(4))
+    side = ClassSide(C, 12, old.prototypes(), old, module=module)
     draw = torch.Generator().manual_seed(3)
     feature = 3 * torch.randn(len(rows), width, generator=draw, dtype=torch.float64)
     return SimpleNamespace(old=old, head=head, rows=rows, label=label, batch_old=batch_old, side=side, feature=feature)
@@ -44,10 +47,11 @@ def with_unseen_row(case):
 
 
 def batch(case, feature, **more):
+    columns = {"old_feature": case.batch_old, "side": unit(len(feature), case.feature.shape[1] - 1, 6)}
     return Batch(
         feature,
         case.label,
-        {"old_feature": case.batch_old},
+        columns,
         case.rows,
         generator=torch.Generator().manual_seed(0),
         **more,
@@ -247,3 +251,15 @@ def bank(case, feature, weight, temperature):
         if positive:
             costs.append(-mean([products[j] - total for j in positive]))
     return {"bank": weight * mean(costs)}
+
+
+def bt2(case, feature, keep, influence, align):
+    """The rotation is undone by its transpose; the first component is the part made for the old model's sake."""
+    rotation = case.side.module.body.rotation()
+    side = unit(len(feature), D - 1, 6)
+    columns = {c: centre(case, c) / centre(case, c).norm() for c in seen(case)}
+    return {
+        "influence": influence * prototype_softmax(case, feature, columns),
+        "align": align * mean([1 - cos(f, o) for f, o in zip(feature, case.batch_old, strict=True)]),
+        "keep": keep * mean([1 - cos((rotation.T @ f)[1:], s) for f, s in zip(feature, side, strict=True)]),
+    }

@@ -48,6 +48,10 @@ CASES = {
     ),
     "nccl": ({"temperature": 0.3, "queue": 64}, lambda case, f: equations.nccl(case, f, 0.3)),
     "bank": ({"weight": 2.0}, lambda case, f: equations.bank(case, f, 2.0, 0.1)),
+    "bt2": (
+        {"keep": 2.0, "influence": 3.0, "align": 4.0, "scale": SCALE},
+        lambda case, f: equations.bt2(case, f, 2.0, 3.0, 4.0),
+    ),
     "ndpp": (
         {"scale": SCALE, "neighbours": 3},
         lambda case, f: {
@@ -100,7 +104,7 @@ def test_new_equal_to_old_has_a_finite_gradient(name):
 def renumbered(case, order):
     """The same rows when class c is called order[c]."""
     case.old = OldRows(case.old.column, order[case.old.labels], C)
-    case.side = ClassSide(C, 12, case.old.prototypes(), case.old)
+    case.side = ClassSide(C, 12, case.old.prototypes(), case.old, module=case.side.module)
     case.label = order[case.label]
     weight = torch.empty_like(case.head.weight)
     weight[order] = case.head.weight.detach()
@@ -130,10 +134,10 @@ def turned(case, rotation):
     return case
 
 
-# odpp steps with Adam and advbct has a network of its own: neither turns with the space
+# odpp steps with Adam, advbct and bt2 have modules of their own: they do not turn with the space
 @pytest.mark.parametrize(
     ("name", "params"),
-    [(name, params) for name, (params, _) in CASES.items()] + [("bct", {"whiten": {}, "bank": {}})],
+    [(name, params) for name, (params, _) in CASES.items() if name != "bt2"] + [("bct", {"whiten": {}, "bank": {}})],
 )
 def test_axes_do_not_matter(name, params):
     rotation, _ = torch.linalg.qr(torch.randn(D, D, generator=torch.Generator().manual_seed(8), dtype=torch.float64))
@@ -384,6 +388,7 @@ def test_registry_lists_and_refuses():
         "advbct",
         "bank",
         "bct",
+        "bt2",
         "cores",
         "independent",
         "l2",

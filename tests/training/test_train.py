@@ -41,6 +41,8 @@ def config(loss="odpp", **changes):
     settings = {"loss": loss, "new": "toy/new", "old": "toy/old", "where": "split=train", "epochs": 8, "batch": 32}
     if loss == "cores":  # a first generation
         settings |= {"old": None, "head": {"name": "simplex", "capacity": OLD + 1}}
+    if loss == "bt2":
+        settings |= {"map": {"name": "basis", "extra": 4}}
     return TrainConfig(**(settings | {"lr": 0.01, "val_fraction": 0.2} | changes))
 
 
@@ -64,6 +66,7 @@ def test_a_run_folder_holds_everything(store, tmp_path, loss):
     listener = Listener()
     report = train(store, config(loss), tmp_path / "run", progress=listener)
     assert sorted(p.name for p in report.folder.iterdir()) == [
+        *(["bridge"] if loss == "bt2" else []),
         "card.json",
         "classifier.safetensors",
         "map.safetensors",
@@ -83,8 +86,9 @@ def test_a_run_folder_holds_everything(store, tmp_path, loss):
     assert weights(report.folder)["vertex" if loss == "cores" else "weight"].shape[0] == 8
     assert set(card.files) == {"map.safetensors", "classifier.safetensors"}
     old, compares = store.features("toy/old").space, loss not in ("independent", "cores")
-    assert card.space.compatible_with == ((old.digest,) if compares else ())
-    assert comparable(card.space, old) == compares
+    compared = read_card(report.folder / "bridge").space if loss == "bt2" else card.space
+    assert compared.compatible_with == ((old.digest,) if compares else ())
+    assert comparable(compared, old) == compares
     assert training["lineage"] == ([{"name": "old", "space": old.digest}] if compares else [])
 
     lines = [json.loads(line) for line in (report.folder / "metrics.jsonl").read_text().splitlines()]

@@ -6,7 +6,7 @@ import torch
 
 from featstore.errors import TrainingError, UsageError
 from featstore.evaluate import evaluate_arrays
-from featstore.maps import apply_map
+from featstore.maps import apply_map, load_map
 from featstore.runs import read_card
 from featstore.spaces import comparable
 from featstore_training import TrainConfig, losses, train
@@ -14,7 +14,7 @@ from featstore_training.bridges import make_bridge
 
 from .conftest import OLD
 
-COMPARING = [info.name for info in losses() if info.name not in ("independent", "cores")]
+COMPARING = [info.name for info in losses() if info.name not in ("independent", "cores", "bt2")]
 
 
 def config(loss, **changes):
@@ -50,6 +50,31 @@ def test_every_method_trains_across_widths_and_the_bridge_is_what_validation_saw
         assert measured == pytest.approx(report.validation[key], abs=1e-6)
     if epochs == 20:
         assert report.validation["cross_test"] > 0.35  # chance is about 0.2 on so few rows
+
+
+def test_basis_transformation_brings_its_width_and_keeps_to_the_unconstrained_features(store, tmp_path):
+    reference = train(store, config("independent", epochs=20, width=10), tmp_path / "independent")
+    apply_map(store, reference.folder, "toy/new", "toy/independent")
+    basis = {"map": {"name": "basis", "extra": 4}, "epochs": 60, "params": {"keep": 30}}
+    report = train(store, config("bt2", side="toy/independent", **basis), tmp_path / "run")
+    card = read_card(report.folder)
+    assert card.space.width == 14  # the side's and the extra components
+    assert card.training["bridge"] == {"policy": "truncate", "from": 14, "to": OLD, "run": "bridge"}
+    apply_map(store, report.folder, "toy/new", "toy/bt2")
+    body = load_map(report.folder).module.body
+    rotation = body.rotation()
+    torch.testing.assert_close(rotation @ rotation.T, torch.eye(14), atol=1e-5, rtol=0)
+    assert (rotation - torch.eye(14)).abs().max() > 0.05
+    rows = store.dataset("toy").select(["split=test"])
+    mapped, side = (torch.from_numpy(store.features(name).gather(rows)) for name in ("toy/bt2", "toy/independent"))
+    with torch.no_grad():
+        kept = torch.cosine_similarity(body.second_part(mapped), side)
+    assert kept.mean() > 0.9
+    assert report.validation["cross_test"] > 0.35
+    with pytest.raises(UsageError, match="basis"):
+        train(store, config("bt2", map="linear", width=14), tmp_path / "x")
+    with pytest.raises(UsageError, match="side"):
+        train(store, config("bct", side="toy/new"), tmp_path / "x")
 
 
 def test_bridges_are_their_matrices():

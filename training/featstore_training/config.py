@@ -22,6 +22,7 @@ class TrainConfig(Strict):
         loss: Name of an objective.
         new: Feature set of the new backbone, the map's input.
         old: Feature set that new features shall be compatible with; `independent` can do without.
+        side: Further cached features of the rows, for methods that use them.
         where: Filters on the training rows, validation rows included unless `val_where` names them.
         val_where: Filters that pick the validation rows; they never train. None given: a part of the training rows.
         val_fraction: That part.
@@ -50,24 +51,25 @@ class TrainConfig(Strict):
     loss: str
     new: str
     old: str | None = None
+    side: str | None = None
     where: tuple[str, ...] = ()
     val_where: tuple[str, ...] = ()
-    val_fraction: float = Field(0.1, ge=0, lt=1)
+    val_fraction: float = Field(default=0.1, ge=0, lt=1)
     val_by: Literal["image", "class"] = "image"
-    width: int | None = Field(None, gt=0)
+    width: int | None = Field(default=None, gt=0)
     map: MapConfig = Field(default_factory=LinearConfig)
     bridge: BridgePolicy | None = None
     head: HeadConfig | None = None
-    epochs: int = Field(30, ge=1)
-    batch: int = Field(256, ge=2)
+    epochs: int = Field(default=30, ge=1)
+    batch: int = Field(default=256, ge=2)
     optimizer: Literal["adam", "sgd"] = "adam"
-    lr: float = Field(1e-3, gt=0)
-    weight_decay: float = Field(0.0, ge=0)
-    warmup: float = Field(1.0, ge=0)
+    lr: float = Field(default=1e-3, gt=0)
+    weight_decay: float = Field(default=0.0, ge=0)
+    warmup: float = Field(default=1.0, ge=0)
     schedule: Literal["cosine", "constant"] = "cosine"
-    seed: int = Field(0, ge=0)
+    seed: int = Field(default=0, ge=0)
     metric: str = "map"
-    reference_self: float | None = Field(None, gt=0, le=1)
+    reference_self: float | None = Field(default=None, gt=0, le=1)
     params: dict[str, Any] = Field(default_factory=dict)
     old_run: Path | None = None
 

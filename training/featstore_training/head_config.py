@@ -22,7 +22,7 @@ class _Learned(_Head):
         sample: Share of the classes absent from a batch that a step counts as negatives, drawn anew every step; 1 takes all.
     """
 
-    sample: float = Field(1.0, gt=0, le=1)
+    sample: float = Field(default=1.0, gt=0, le=1)
 
 
 class SoftmaxConfig(_Learned):
@@ -39,7 +39,7 @@ class CosineConfig(_Learned):
     """
 
     name: Literal["cosine"] = "cosine"
-    scale: float = Field(12.0, gt=0)
+    scale: float = Field(default=12.0, gt=0)
 
 
 class ArcFaceConfig(_Learned):
@@ -51,8 +51,8 @@ class ArcFaceConfig(_Learned):
     """
 
     name: Literal["arcface"] = "arcface"
-    scale: float = Field(30.0, gt=0)
-    margin: float = Field(0.3, ge=0, lt=1.5)
+    scale: float = Field(default=30.0, gt=0)
+    margin: float = Field(default=0.3, ge=0, lt=1.5)
 
 
 class CosFaceConfig(_Learned):
@@ -64,8 +64,8 @@ class CosFaceConfig(_Learned):
     """
 
     name: Literal["cosface"] = "cosface"
-    scale: float = Field(30.0, gt=0)
-    margin: float = Field(0.35, ge=0, lt=2)
+    scale: float = Field(default=30.0, gt=0)
+    margin: float = Field(default=0.35, ge=0, lt=2)
 
 
 class SimplexConfig(_Head):
@@ -77,8 +77,8 @@ class SimplexConfig(_Head):
     """
 
     name: Literal["simplex"] = "simplex"
-    capacity: int = Field(1024, ge=3)
-    scale: float = Field(30.0, gt=0)
+    capacity: int = Field(default=1024, ge=3)
+    scale: float = Field(default=30.0, gt=0)
 
 
 HeadConfig = Annotated[

@@ -7,14 +7,13 @@ from typing import Any
 
 import numpy as np
 from blake3 import blake3
-from pydantic import TypeAdapter
 
 from featstore.errors import TrainingError, UsageError
 from featstore.evaluate import metric_info
 from featstore.store import FeatureSet, Store
 from featstore_training.bridges import check_bridge
 from featstore_training.config import TrainConfig
-from featstore_training.head_config import HeadConfig, SimplexConfig
+from featstore_training.head_config import CosineConfig, HeadConfig, SimplexConfig
 from featstore_training.holdout import Rows, choose_rows
 from featstore_training.objectives import Objective, find_objective, objective_params
 from featstore_training.objectives.base import Need
@@ -32,7 +31,7 @@ class Job:
         config: As given.
         method, params: The objective and its settings.
         head: The classifier's settings.
-        new, old: Feature sets.
+        new, old, side: Feature sets.
         old_run: What made the old set, if the user said so.
         width: Of the new features.
         rows: Training and validation rows.
@@ -46,6 +45,7 @@ class Job:
     head: HeadConfig
     new: FeatureSet
     old: FeatureSet | None
+    side: FeatureSet | None
     old_run: OldRun | None
     width: int
     rows: Rows
@@ -55,7 +55,7 @@ class Job:
     @property
     def needs(self) -> frozenset[Need]:
         """Cached columns the objective reads."""
-        return self.method.needs_with(self.params)
+        return self.method.needs_with(self.params, side=self.side is not None)
 
     @property
     def compares(self) -> bool:
@@ -72,14 +72,14 @@ class Job:
     @property
     def request(self) -> dict[str, Any]:
         """Config and inputs as JSON: two runs with the same request are the same run."""
-        config = self.config.model_dump(mode="json", exclude={"new", "old", "old_run"})
+        config = self.config.model_dump(mode="json", exclude={"new", "old", "side", "old_run"})
         config |= {"width": self.width, "params": self.params.model_dump(mode="json")}
         config["head"] = self.head.model_dump(mode="json")
         digest = blake3()
         for array in (self.rows.train, self.rows.validation, self.rows.train_labels, self.rows.validation_labels):
             digest.update(np.int64(len(array)).tobytes() + array.tobytes())
         digest.update("\0".join(self.rows.class_names).encode())
-        sets = {"new": self.new, "old": self.old}
+        sets = {"new": self.new, "old": self.old, "side": self.side}
         inputs = {name: f"{s.ref} {s.record.uuid}" if s else None for name, s in sets.items()}
         inputs["old_classifier"] = self.old_run.digest if self.old_run else None
         return {"config": config, "inputs": {**inputs, "rows_and_labels": digest.hexdigest()}}
@@ -97,30 +97,39 @@ def prepare(store: Store, config: TrainConfig) -> Job:
     """
     method = find_objective(config.loss)
     params = objective_params(config.loss, config.params)
-    head: HeadConfig = config.head or TypeAdapter(HeadConfig).validate_python({"name": method.default_head})
+    given = {name: getattr(config, name) for name in config.model_fields_set if getattr(config, name) is not None}
+    config = TrainConfig(**{**method.defaults, **given})
+    head: HeadConfig = config.head or CosineConfig()
     metric_info(config.metric)
     new = store.features(config.new)
     old = store.features(config.old) if config.old else None
+    side = store.features(config.side) if config.side else None
+    needs = method.needs_with(params, side=side is not None)
+    if side and "side" not in needs:
+        raise UsageError(f"loss '{config.loss}' uses no side-information", hint="leave --side out")
     if old is None and not method.old_optional:
         raise UsageError(f"loss '{config.loss}' compares with old features", hint="name them: --old DATASET/NAME")
     if config.old_run and old is None:
         raise UsageError("an old run without the set it made", hint="name it: --old DATASET/NAME")
     old_run = read_old_run(config.old_run, old.space) if config.old_run and old else None
-    _check_old_run(config.loss, method, head, old if method.compares else None, old_run, method.needs_with(params))
-    width = _width(config, head, old, new)
+    _check_old_run(config.loss, method, head, old if method.compares else None, old_run, needs)
+    width = _width(config, head) or method.default_width(
+        config.map, new.width, old.width if old else None, side.width if side else None
+    )
     if old and method.compares:
         check_bridge(config.bridge, width, old.width)
     elif config.bridge:
         raise UsageError(f"loss '{config.loss}' compares nothing that a bridge could lead to", hint="leave it out")
-    rows = choose_rows([new, old] if old else [new], config)
+    rows = choose_rows([features for features in (new, old, side) if features], config)
     vertices, assigned = None, {}
     if isinstance(head, SimplexConfig):
         assigned = _assign(rows.class_names, old_run.assigned if old_run else {}, head.capacity)
         vertices = tuple(assigned[name] for name in rows.class_names)
-    return Job(config, method, params, head, new, old, old_run, width, rows, vertices, assigned)
+    return Job(config, method, params, head, new, old, side, old_run, width, rows, vertices, assigned)
 
 
-def _width(config: TrainConfig, head: HeadConfig, old: FeatureSet | None, new: FeatureSet) -> int:
+def _width(config: TrainConfig, head: HeadConfig) -> int | None:
+    """The width asked for, or the one that a simplex has."""
     if isinstance(head, SimplexConfig):
         fixed = head.capacity - 1
         if config.width not in (None, fixed):
@@ -129,7 +138,7 @@ def _width(config: TrainConfig, head: HeadConfig, old: FeatureSet | None, new: F
                 hint=f"leave the width out, or --set head.capacity={(config.width or 0) + 1}",
             )
         return fixed
-    return config.width or (old.width if old else new.width)
+    return config.width
 
 
 def _check_old_run(
@@ -143,9 +152,10 @@ def _check_old_run(
     """Methods that read more of the old model than its features need the run that made them."""
     if "old_classifier" in needs and old_run is None:
         raise UsageError(f"loss '{loss}' needs the old classifier", hint="give the run that has it: --old-run FOLDER")
-    if method.default_head == "simplex" and not isinstance(head, SimplexConfig):
+    stationary = "head" in method.defaults
+    if stationary and not isinstance(head, SimplexConfig):
         raise UsageError(f"loss '{loss}' is nothing without the simplex", hint="--set head.name=simplex")
-    if method.default_head != "simplex" or old is None:
+    if not stationary or old is None:
         return
     if old_run is None:
         raise UsageError(

@@ -47,9 +47,9 @@ class Recipe(Strict):
     description: str = ""
     base: dict[str, Any]
     grid: dict[str, list[Any]] = Field(default_factory=dict)
-    trials: int | None = Field(None, ge=1)
-    seeds: tuple[int, ...] = Field((100, 101, 102), min_length=1)
-    draw: int = Field(0, ge=0)
+    trials: int | None = Field(default=None, ge=1)
+    seeds: tuple[int, ...] = Field(default=(100, 101, 102), min_length=1)
+    draw: int = Field(default=0, ge=0)
 
     def combinations(self) -> list[dict[str, Any]]:
         """The trials' settings from the grid, dotted; the first value of every setting is always among them.

@@ -100,6 +100,7 @@ def train(
     started = time.perf_counter()
     out = Path(out)
     job = prepare(store, config)
+    config = job.config
     if card := finished_card(out, job.request):
         (out / checkpoint.RESUME).unlink(missing_ok=True)
         progress.note(f"{out} already holds this run (cached)")
@@ -129,6 +130,8 @@ def train(
 def _load_rows(job: Job, cache: ColumnCache, old: OldRows | None) -> TrainingRows:
     inputs = cache.column(job.new, job.rows.train, unit=False)
     columns: dict[str, Column] = {"old_feature": old.column} if old and "old_feature" in job.needs else {}
+    if job.side and "side" in job.needs:
+        columns["side"] = cache.column(job.side, job.rows.train, unit=True)
     return TrainingRows(inputs, torch.from_numpy(job.rows.train_labels), len(job.rows.class_names), columns)
 
 
@@ -170,6 +173,7 @@ def _build(job: Job, rows: TrainingRows, old: OldRows | None) -> TrainState:
         old=old,
         old_head=job.old_run.for_classes(job.rows.class_names) if job.old_run else None,
         bridge=bridge,
+        module=module,
     )
     with global_seed(config.seed, "objective"):
         objective = job.method(job.params, side)

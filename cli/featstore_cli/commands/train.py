@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 @click.option("--reference", metavar="LOCK", help="With --sweep: sweep.lock of the independent reference.")
 @click.option("--old", metavar="SET", help="Be compatible with this set (independent needs none).")
 @click.option("--new", required=True, metavar="SET", help="Cached features of the new backbone.")
+@click.option("--side", metavar="SET", help="Side-information, for methods that use it.")
 @click.option(
     "--out", "folder", required=True, metavar="RUN", type=click.Path(path_type=Path), help="Folder of the run."
 )
@@ -54,6 +55,7 @@ def train(
     reference: str | None,
     old: str | None,
     new: str,
+    side: str | None,
     folder: Path,
     where: tuple[str, ...],
     val_where: tuple[str, ...],
@@ -78,6 +80,7 @@ def train(
         "loss": loss,
         "old": old,
         "new": new,
+        "side": side,
         "where": where or None,
         "val_where": val_where or None,
         "width": width,

@@ -4,6 +4,7 @@ from featstore_training.objectives import (  # noqa: F401 - importing a method r
     advbct,
     bank,
     bct,
+    bt2,
     cores,
     independent,
     l2,

@@ -34,10 +34,10 @@ class AdvBctParams(Strict):
 
     what: ClassVar[str] = "params of advbct"
 
-    boundary: float = Field(1.0, ge=0)
-    adversarial: float = Field(1.0, ge=0)
-    tau: float = Field(1.0, gt=0)
-    hidden: int = Field(100, ge=1)
+    boundary: float = Field(default=1.0, ge=0)
+    adversarial: float = Field(default=1.0, ge=0)
+    tau: float = Field(default=1.0, gt=0)
+    hidden: int = Field(default=100, ge=1)
 
 
 @objective(

@@ -30,8 +30,8 @@ class BankParams(Strict):
 
     what: ClassVar[str] = "params.bank"
 
-    weight: float = Field(1.0, ge=0)
-    temperature: float = Field(0.1, gt=0)
+    weight: float = Field(default=1.0, ge=0)
+    temperature: float = Field(default=0.1, gt=0)
 
 
 class Bank:

@@ -8,11 +8,13 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any, ClassVar, Literal, Protocol
 
 import torch
 from torch import Tensor, nn
 
+from featstore.maps import FeatureMap, MapConfig
 from featstore_training.bridges import Bridge
 from featstore_training.heads import Head
 from featstore_training.old_head import OldHead
@@ -38,7 +40,8 @@ class Batch:
     Attributes:
         feature: New features [B, D_n], with gradient.
         label: Class codes 0 … C−1, int64 [B].
-        columns: Cached per-row columns the objective asked for; `old_feature` is [B, D_o], L2-normalised.
+        columns: Cached per-row columns the objective asked for; `old_feature` is [B, D_o] and `side`
+            [B, S], both L2-normalised.
         rows: Positions among the training rows, int64 [B].
         bridged: New features as they are compared with old ones, [B, D_o]; None when that is `feature` itself.
         mixed: Features and labels for classification where old features stand in for some rows of the batch.
@@ -80,6 +83,7 @@ class ClassSide:
         old: Cached old features of the training rows; None for an objective that needs nothing old.
         old_head: The classifier that the old model was trained with; None unless the user gave its run folder.
         bridge: How new features become comparable with old ones; trained elsewhere, so never keep it as a submodule.
+        module: The map that is trained; the same goes for it.
     """
 
     classes: int
@@ -88,6 +92,7 @@ class ClassSide:
     old: OldRows | None = None
     old_head: OldHead | None = None
     bridge: Bridge | None = None
+    module: FeatureMap | None = None
 
     def required_prototypes(self) -> Prototypes:
         """The prototypes, for objectives that declare `prototype`."""
@@ -136,7 +141,7 @@ class Objective(nn.Module):
         compares: Whether new features are compared with old ones, so that the output space is declared compatible with
             the old one.
         old_optional: Whether it trains without an old set all the same.
-        default_head: Kind of head it takes when none is asked for.
+        defaults: Settings of a run it takes where none are asked for, as in TrainConfig.
     """
 
     name: ClassVar[str]
@@ -147,13 +152,19 @@ class Objective(nn.Module):
     needs: ClassVar[frozenset[Need]] = frozenset({"label"})
     compares: ClassVar[bool] = True
     old_optional: ClassVar[bool] = False
-    default_head: ClassVar[str] = "cosine"
+    defaults: ClassVar[Mapping[str, Any]] = MappingProxyType({})
 
     @classmethod
-    def needs_with(cls, params: Any) -> frozenset[Need]:
-        """Cached columns it reads with these settings."""
-        del params
+    def needs_with(cls, params: Any, *, side: bool = False) -> frozenset[Need]:
+        """Cached columns it reads with these settings; `side` says whether there is side-information."""
+        del params, side
         return cls.needs
+
+    @classmethod
+    def default_width(cls, architecture: MapConfig, new: int, old: int | None, side: int | None) -> int:
+        """Output width where none is asked for, from the map's config and the widths of the sets."""
+        del architecture, side
+        return old or new
 
     @abstractmethod
     def loss(self, batch: Batch, head: Head) -> dict[str, Tensor]:

@@ -58,9 +58,11 @@ class Bct(PrototypeObjective):
             self.register_buffer("column", side.old_head.column)
 
     @classmethod
-    def needs_with(cls, params: BctParams) -> frozenset[Need]:
+    def needs_with(cls, params: BctParams, *, side: bool = False) -> frozenset[Need]:
         """The old classifier, if it is to be right."""
-        return super().needs_with(params) | ({"old_classifier"} if params.against == "classifier" else frozenset())
+        return super().needs_with(params, side=side) | (
+            {"old_classifier"} if params.against == "classifier" else frozenset()
+        )
 
     def begin(self) -> list[str]:
         """Counts the classes that the old classifier does not know."""

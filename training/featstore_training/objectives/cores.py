@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
 from torch import Tensor
 
 from featstore_training.heads import Head
@@ -23,7 +26,7 @@ class Cores(Objective):
     """
 
     old_optional = True
-    default_head = "simplex"
+    defaults: ClassVar[Mapping[str, Any]] = {"head": {"name": "simplex"}}
 
     def __init__(self, params: NoParams, side: ClassSide) -> None:
         super().__init__()

@@ -27,8 +27,8 @@ class L2Params(Strict):
 
     what: ClassVar[str] = "params of l2"
 
-    weight: float = Field(10.0, ge=0)
-    theta: float = Field(0.0, ge=0, lt=2)
+    weight: float = Field(default=10.0, ge=0)
+    theta: float = Field(default=0.0, ge=0, lt=2)
 
 
 @objective(

@@ -32,8 +32,8 @@ class LceParams(Strict):
 
     what: ClassVar[str] = "params of lce"
 
-    align: float = Field(100.0, ge=0)
-    boundary: float = Field(1.0, ge=0)
+    align: float = Field(default=100.0, ge=0)
+    boundary: float = Field(default=1.0, ge=0)
     measure: Literal["cosine", "angle"] = "cosine"
 
 

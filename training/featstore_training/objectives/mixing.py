@@ -31,8 +31,8 @@ class MixParams(Strict):
 
     what: ClassVar[str] = "params.mix"
 
-    share: float = Field(0.3, ge=0, lt=1)
-    credible: float = Field(0.9, gt=0, le=1)
+    share: float = Field(default=0.3, ge=0, lt=1)
+    credible: float = Field(default=0.9, gt=0, le=1)
     column_normalised: bool = True
     skip_forward: bool = True
 

@@ -33,10 +33,10 @@ class NcclParams(Strict):
 
     what: ClassVar[str] = "params of nccl"
 
-    weight: float = Field(1.0, ge=0)
-    temperature: float = Field(1.0, gt=0)
-    queue: int = Field(4096, ge=2)
-    credible: float = Field(1.0, gt=0, le=1)
+    weight: float = Field(default=1.0, ge=0)
+    temperature: float = Field(default=1.0, gt=0)
+    queue: int = Field(default=4096, ge=2)
+    credible: float = Field(default=1.0, gt=0, le=1)
 
 
 @objective(

@@ -33,9 +33,9 @@ class NdppParams(PerturbParams):
 
     what: ClassVar[str] = "params of ndpp"
 
-    neighbours: int = Field(10, ge=1)
-    eta_old: float = Field(0.4, ge=0)
-    eta_new: float = Field(0.2, ge=0)
+    neighbours: int = Field(default=10, ge=1)
+    eta_old: float = Field(default=0.4, ge=0)
+    eta_new: float = Field(default=0.2, ge=0)
     as_coded: bool = False
 
 

@@ -33,14 +33,14 @@ class OdppParams(PerturbParams):
 
     what: ClassVar[str] = "params of odpp"
 
-    tau_old: float = Field(0.4, ge=-1, le=1)
-    tau_new: float | None = Field(None, ge=-1, le=1)
+    tau_old: float = Field(default=0.4, ge=-1, le=1)
+    tau_new: float | None = Field(default=None, ge=-1, le=1)
     new_term: bool = True
-    mu: float = Field(0.5, ge=0)
-    kappa: float = Field(0.8, ge=-1, lt=1)
-    rate: float = Field(0.01, gt=0)
-    start_steps: int = Field(100, ge=0)
-    refresh_steps: int = Field(30, ge=0)
+    mu: float = Field(default=0.5, ge=0)
+    kappa: float = Field(default=0.8, ge=-1, lt=1)
+    rate: float = Field(default=0.01, gt=0)
+    start_steps: int = Field(default=100, ge=0)
+    refresh_steps: int = Field(default=30, ge=0)
 
 
 @objective(

@@ -29,8 +29,8 @@ class PerturbParams(PrototypeParams):
     """
 
     perturb: Literal["both", "positive_only"] = "both"
-    refresh_every: int = Field(2, ge=1)
-    warmup: float = Field(1 / 6, ge=0, le=1)
+    refresh_every: int = Field(default=2, ge=1)
+    warmup: float = Field(default=1 / 6, ge=0, le=1)
 
 
 class PerturbedObjective(PrototypeObjective):

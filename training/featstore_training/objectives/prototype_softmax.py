@@ -32,8 +32,8 @@ class WhitenParams(Strict):
 
     what: ClassVar[str] = "params.whiten"
 
-    power: float = Field(1.0, ge=0, le=1)
-    shrinkage: float = Field(0.3, ge=0, le=1)
+    power: float = Field(default=1.0, ge=0, le=1)
+    shrinkage: float = Field(default=0.3, ge=0, le=1)
 
 
 class PrototypeParams(Strict):
@@ -48,8 +48,8 @@ class PrototypeParams(Strict):
         bank: Add the listwise term of `bank`; null does not.
     """
 
-    weight: float = Field(1.0, ge=0)
-    scale: float | None = Field(None, gt=0)
+    weight: float = Field(default=1.0, ge=0)
+    scale: float | None = Field(default=None, gt=0)
     means: Literal["unit", "raw"] = "unit"
     whiten: WhitenParams | None = None
     mix: MixParams | None = None
@@ -79,8 +79,9 @@ class PrototypeObjective(Objective):
         self._bank = Bank(params.bank, side.required_old()) if params.bank else None
 
     @classmethod
-    def needs_with(cls, params: Any) -> frozenset[Need]:
+    def needs_with(cls, params: Any, *, side: bool = False) -> frozenset[Need]:
         """Mixing needs old features row by row."""
+        del side
         return cls.needs | ({"old_feature"} if params.mix else frozenset())
 
     @property

@@ -33,9 +33,9 @@ class RactParams(Strict):
 
     what: ClassVar[str] = "params of ract"
 
-    weight: float = Field(1.0, ge=0)
-    temperature: float = Field(0.01, gt=0)
-    negatives: int = Field(10, ge=1)
+    weight: float = Field(default=1.0, ge=0)
+    temperature: float = Field(default=0.01, gt=0)
+    negatives: int = Field(default=10, ge=1)
     new_negatives: bool = True
 
 

@@ -32,10 +32,10 @@ class UniBctParams(PrototypeParams):
     what: ClassVar[str] = "params of unibct"
 
     graph: Literal["row", "column"] = "row"
-    temperature: float = Field(0.05, gt=0)
-    strength: float = Field(0.9, ge=0, lt=1)
+    temperature: float = Field(default=0.05, gt=0)
+    strength: float = Field(default=0.9, ge=0, lt=1)
     refresh_at: tuple[float, ...] = (10 / 35, 20 / 35)
-    weight_before: float = Field(0.0, ge=0)
+    weight_before: float = Field(default=0.0, ge=0)
 
 
 @objective(
