@@ -17,7 +17,9 @@ DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.stem)
-def test_the_blocks_run(document, tmp_path, monkeypatch, capsys):
+def test_the_blocks_run(document, tmp_path, monkeypatch, capsys, request):
+    if "s3://team-bucket" in document.read_text(encoding="utf-8"):
+        request.getfixturevalue("s3").make_bucket("team-bucket")
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("FEATSTORE_STORE", raising=False)
     monkeypatch.setenv("COLUMNS", "80")
