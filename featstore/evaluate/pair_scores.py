@@ -309,9 +309,10 @@ class _Counted:
     def order(self, rank: int, window: _Window) -> _Order | None:
         """The negative of a rank (1 is the greatest); None when it lies outside its window."""
         scores, counts = self._tally.pairs()
-        cumulative = self._above(window.high) + np.cumsum(counts)
+        above = self._above(window.high)
+        cumulative = above + np.cumsum(counts)
         place = int(np.searchsorted(cumulative, rank))
-        if place == len(scores) or not window.low <= scores[place] <= window.high:
+        if rank <= above or place == len(scores) or not window.low <= scores[place] <= window.high:
             return None
         return _Order(float(scores[place]), int(cumulative[place] - counts[place]), int(cumulative[place]))
 

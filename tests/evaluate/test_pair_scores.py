@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from featstore.evaluate.blocking import Blocking
-from featstore.evaluate.pair_scores import ACCEPT_ALL, BINS, PairScores
+from featstore.evaluate.pair_scores import ACCEPT_ALL, BINS, PairScores, _Tally
 from featstore.evaluate.relevance import ByLabel
 from featstore.evaluate.vectors import ArrayVectors
 from tests.evaluate.reference import scores as canonical
@@ -71,3 +71,27 @@ def test_histograms_count_every_pair_once():
 def test_many_equal_scores_are_kept_with_their_counts(monkeypatch):
     monkeypatch.setattr("featstore.evaluate.pair_scores._COLLAPSE", 16)
     test_thresholds_let_exactly_the_allowed_negatives_through(SMALL, coarse=True)
+
+
+@pytest.mark.parametrize("coarse", [False, True])
+def test_a_sample_narrows_the_windows_and_changes_nothing(coarse, monkeypatch):
+    pairs, _, negatives = problem(seed=5, n_query=120, n_gallery=400, coarse=coarse)
+    allowed = [0, 3, 40, 4000, len(negatives) // 2, len(negatives) - 1]
+    expected = PairScores(*pairs).solve([0.25], allowed)
+    collected = []
+    monkeypatch.setattr(
+        "featstore.evaluate.pair_scores._Tally.add",
+        lambda self, scores, add=_Tally.add: (collected.append(len(scores)), add(self, scores)),
+    )
+    for sample in (2, 500, 5000):
+        collected.clear()
+        assert PairScores(*pairs, sample=sample, blocking=SMALL).solve([0.25], allowed) == expected
+    if not coarse:
+        assert sum(collected) < len(negatives)
+
+
+def test_a_window_that_missed_is_widened(monkeypatch):
+    pairs, *_ = problem(seed=6, n_query=60, n_gallery=300)
+    expected = PairScores(*pairs).solve([], [7, 900])
+    monkeypatch.setattr("featstore.evaluate.pair_scores._REACH", 1e-6)
+    assert PairScores(*pairs, sample=300).solve([], [7, 900]) == expected

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import io
 import pickle
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -44,11 +44,17 @@ class _Array:
 
     def __setstate__(self, state: tuple[Any, ...]) -> None:
         _, shape, dtype, fortran, data = state
+        self._fill(data, dtype, shape, "F" if fortran else "C")
+
+    def _fill(self, data: bytes | str, dtype: _Dtype, shape: tuple[int, ...], order: Literal["C", "F"]) -> None:
         raw = data.encode("latin1") if isinstance(data, str) else data
-        array = np.frombuffer(raw, dtype.numpy()).reshape(
-            tuple(int(size) for size in shape), order="F" if fortran else "C"
-        )
-        self.values = array.tolist()
+        self.values = np.frombuffer(raw, dtype.numpy()).reshape([int(size) for size in shape], order=order).tolist()
+
+    @classmethod
+    def of_buffer(cls, data: bytes, dtype: _Dtype, shape: tuple[int, ...], order: str) -> _Array:
+        array = cls()
+        array._fill(data, dtype, shape, "F" if order == "F" else "C")
+        return array
 
 
 def _reconstruct(*_: object) -> _Array:
@@ -64,14 +70,21 @@ def _encode(text: str, *_: object) -> bytes:
     return text.encode("latin1")
 
 
+def _no_bytes() -> bytes:
+    return b""
+
+
 _ALLOWED: dict[tuple[str, str], Any] = {
     ("numpy", "ndarray"): _Array,
     ("numpy", "dtype"): _Dtype,
     ("_codecs", "encode"): _encode,
+    ("builtins", "bytes"): _no_bytes,
+    ("__builtin__", "bytes"): _no_bytes,
 }
-for _core in ("numpy.core.multiarray", "numpy._core.multiarray"):
-    _ALLOWED[_core, "_reconstruct"] = _reconstruct
-    _ALLOWED[_core, "scalar"] = _scalar
+for _core in ("numpy.core", "numpy._core"):
+    _ALLOWED[f"{_core}.multiarray", "_reconstruct"] = _reconstruct
+    _ALLOWED[f"{_core}.multiarray", "scalar"] = _scalar
+    _ALLOWED[f"{_core}.numeric", "_frombuffer"] = _Array.of_buffer
 
 
 class _Reader(pickle.Unpickler):
