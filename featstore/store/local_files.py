@@ -190,7 +190,7 @@ def _removed_after(temporary: Path) -> Iterator[None]:
     try:
         yield
     finally:
-        with contextlib.suppress(FileNotFoundError):
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
             temporary.unlink()
 
 
@@ -238,11 +238,13 @@ def _write_all(descriptor: int, piece: bytes | memoryview) -> None:
 
 
 def _make_folder(folder: Path) -> None:
-    if folder.is_dir():
-        return
-    if folder.exists():
+    """Make a folder and those above it, durably; others may be making the same ones."""
+    try:
+        if stat.S_ISDIR(folder.stat().st_mode):
+            return
         raise FeatstoreError(f"{folder} is a file where the store needs a folder", hint="move it out of the store")
-    _make_folder(folder.parent)
+    except (FileNotFoundError, NotADirectoryError):
+        _make_folder(folder.parent)
     with contextlib.suppress(FileExistsError):
         folder.mkdir()
     _sync_folder(folder.parent)

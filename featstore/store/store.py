@@ -85,7 +85,8 @@ class Store:
         """
         files = open_files(path if path is not None else Path.cwd() / DEFAULT_FOLDER)
         if not files.exists(_MARKER):
-            if not _is_empty(files):
+            # looked at again: another process may be making the same store
+            if not _is_empty(files) and not files.exists(_MARKER):
                 raise UsageError(
                     f"{files.location} is not empty and not a store", hint="choose another place for the store"
                 )

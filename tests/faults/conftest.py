@@ -4,6 +4,7 @@ from pathlib import Path
 import pytest
 
 from tests.faults.job import run
+from tests.faults.writers import Writers
 
 
 @pytest.fixture
@@ -13,7 +14,7 @@ def place(tmp_path):
     if not memory.is_dir():
         yield tmp_path
         return
-    with tempfile.TemporaryDirectory(dir=memory) as folder:
+    with tempfile.TemporaryDirectory(prefix="featstore-faults-", dir=memory) as folder:
         yield Path(folder)
 
 
@@ -21,3 +22,11 @@ def place(tmp_path):
 def undisturbed(tmp_path_factory):
     """The store that the job makes when nothing goes wrong."""
     return run(tmp_path_factory.mktemp("undisturbed") / "store")
+
+
+@pytest.fixture(scope="session")
+def writers():
+    """Starts writers in processes of their own."""
+    running = Writers()
+    yield running
+    running.close()
