@@ -44,6 +44,7 @@ if TYPE_CHECKING:
 
     from featstore.evaluate.arrays import PerQuery
     from featstore.evaluate.cells import CellPlan, Sides
+    from featstore.evaluate.measure import CellMeasure
     from featstore.evaluate.protocols import Problem
     from featstore.evaluate.request import EvalRequest
 
@@ -56,6 +57,7 @@ class Measured:
 
     Attributes:
         sides: The sets and maps.
+        measure: How cells are measured.
         plans: The cells that were measured, by role.
         unrelated: Whether nothing declares a cell's spaces comparable, by role.
         left_out: Why a cell was not measured, by role.
@@ -68,6 +70,7 @@ class Measured:
     """
 
     sides: Sides
+    measure: CellMeasure
     plans: dict[str, CellPlan]
     unrelated: dict[str, bool]
     left_out: dict[str, str]
@@ -128,7 +131,9 @@ def conclude(request: EvalRequest, runs: Sequence[Measured]) -> EvalResult:
     if subject:
         verdicts = {role: found[headline] for role, found in deciding.items()}
         result = result.model_copy(update={"verdict": compatibility.sentence(headline, verdicts, resampled, subject)})
-    return result.with_evidence(Evidence(first.problem, first.per_query, resampled, first.sides, first.plans))
+    return result.with_evidence(
+        Evidence(first.problem, first.per_query, resampled, first.sides, first.measure, first.plans)
+    )
 
 
 def _resample(runs: Sequence[Measured], request: EvalRequest) -> Resampled:

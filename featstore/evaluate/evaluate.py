@@ -90,7 +90,8 @@ def _measure(store: Store, request: EvalRequest, progress: Progress) -> Measured
     metrics = tuple(dict.fromkeys((problem.headline, *(request.metrics or problem.metrics), *request.further_metrics)))
     measure = CellMeasure(store, request, sides, problem, metrics, progress)
     per_query = {plan.role: measure(plan) for plan in plans}
-    run = Measured(sides, {plan.role: plan for plan in plans}, unrelated, left_out, problem, metrics, per_query)
+    by_role = {plan.role: plan for plan in plans}
+    run = Measured(sides, measure, by_role, unrelated, left_out, problem, metrics, per_query)
     if request.backfill:
         _backfill(run, request, measure, progress)
     if request.fpr or request.thresholds:
@@ -114,7 +115,8 @@ def _thresholds(run: Measured, request: EvalRequest, measure: CellMeasure, progr
             task=role,
         )
     run.thresholds.extend(transfer(cells, rates=request.fpr, thresholds=request.thresholds))
-    run.distributions.update(distributions(cells))
+    if request.score == "cosine":  # other scores have no range that bins could divide
+        run.distributions.update(distributions(cells))
 
 
 def _backfill(run: Measured, request: EvalRequest, measure: CellMeasure, progress: Progress) -> None:

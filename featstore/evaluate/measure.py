@@ -43,6 +43,9 @@ class CellMeasure:
         metrics: Names from the metric registry.
         progress: Told of every cell.
 
+    Attributes:
+        kind: What scores.
+
     Raises:
         UsageError: A metric of another kind of measurement than the protocol's.
     """
@@ -62,6 +65,7 @@ class CellMeasure:
                     f"'{name}' is no metric of the protocol {problem.kind}",
                     hint=f"it reports {', '.join(problem.metrics)}; `featstore metrics` lists what each is measured on",
                 )
+        self.kind = request.score
         self._store = store
         self._request = request
         self._sides = sides
@@ -70,12 +74,17 @@ class CellMeasure:
         self._progress = progress
 
     @property
+    def ranks_rows(self) -> bool:
+        """Whether cells are rankings of single rows."""
+        problem = self._problem
+        return problem.measure == "ranking" and problem.query_templates is None and problem.gallery_templates is None
+
+    @property
     def is_plain(self) -> bool:
         """Whether cells are rankings of the problem's rows and of nothing else."""
         problem = self._problem
-        pooled = problem.query_templates is not None or problem.gallery_templates is not None
         zeros = problem.unanswered_are_zero or problem.missing is not None
-        return problem.measure == "ranking" and not (pooled or zeros or self._request.distractors)
+        return self.ranks_rows and not (zeros or self._request.distractors)
 
     def __call__(self, plan: CellPlan) -> PerQuery:
         """Every query's values in a cell."""

@@ -15,6 +15,7 @@ from featstore.evaluate.statistics import Estimate
 if TYPE_CHECKING:
     from featstore.evaluate.arrays import PerQuery
     from featstore.evaluate.cells import CellPlan, Sides
+    from featstore.evaluate.measure import CellMeasure
     from featstore.evaluate.protocols import Problem
     from featstore.evaluate.statistics import Resampled
 
@@ -308,6 +309,7 @@ class Evidence:
         per_query: Every query's values, by role; of the first of several runs.
         resampled: Means over resamples of all runs, for gates and further differences.
         sides: The feature sets and maps of the first run.
+        measure: How its cells were measured.
         plans: Its cells, by role.
     """
 
@@ -315,6 +317,7 @@ class Evidence:
     per_query: dict[str, PerQuery]
     resampled: Resampled
     sides: Sides
+    measure: CellMeasure
     plans: dict[str, CellPlan]
 
 

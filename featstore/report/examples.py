@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from featstore.evaluate import EvalResult
-    from featstore.evaluate.protocols import Problem
     from featstore.store import Dataset, Store
 
 __all__ = ["Example", "Examples", "Neighbour", "Row", "choose", "find_examples"]
@@ -38,7 +37,7 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Neighbour:
-    """A gallery row near a query, its cosine, and whether it is a right answer."""
+    """A gallery row near a query, its score, and whether it is a right answer."""
 
     row: Row
     score: float
@@ -105,7 +104,13 @@ def find_examples(result: EvalResult, about: Subject, store: Store, images: Path
     def neighbours(role: str, place: int) -> list[Neighbour]:
         right = problem.relevance.positives(int(queries[place]), int(queries[place]) + 1).rows
         return [
-            Neighbour(gallery_rows.show(int(problem.gallery_rows[position])), score, bool(np.isin(position, right)))
+            Neighbour(
+                gallery_rows.show(int(problem.gallery_rows[position]))
+                if position < len(problem.gallery_rows)
+                else Row("a distractor", "", None),
+                score,
+                bool(np.isin(position, right)),
+            )
             for position, score in nearest[role][place]
         ]
 
@@ -152,17 +157,17 @@ def choose(
 
 
 def _nearest(result: EvalResult, role: str, queries: NDArray[np.int64]) -> list[list[tuple[int, float]]]:
-    """The nearest gallery positions of each query with their cosines, without those its ranking leaves out."""
+    """The nearest gallery positions of each query with their scores, without those its ranking leaves out."""
     if not len(queries):
         return []
     evidence = result.evidence
-    problem: Problem = evidence.problem
-    plan = evidence.plans[role]
-    excluded = [set(problem.relevance.excluded(query, query + 1).rows.tolist()) for query in queries.tolist()]
+    query, gallery, relevance = evidence.measure.sides_of(evidence.plans[role])
+    excluded = [set(relevance.excluded(position, position + 1).rows.tolist()) for position in queries.tolist()]
     found = top_k(
-        evidence.sides.vectors(plan.query, problem.query_rows[queries]),
-        evidence.sides.vectors(plan.gallery, problem.gallery_rows),
+        np.concatenate([query.read(position, position + 1) for position in queries.tolist()]),
+        gallery,
         _NEIGHBOURS + max(len(rows) for rows in excluded),
+        kind=evidence.measure.kind,
     )
     return [
         [

@@ -64,9 +64,7 @@ def to_html(
         classes_plot=figures.classes_plot(result, about) if about else None,
         curves_plot=figures.curves_plot(result, about),
         histograms=figures.histograms(result),
-        examples=find_examples(result, about, store, images)
-        if about and store is not None and _has_evidence(result)
-        else None,
+        examples=find_examples(result, about, store, images) if about and store and _ranks_rows(result) else None,
         sets=_sets(result, store),
         numbers=numbers,
     )
@@ -85,10 +83,11 @@ def _template() -> Any:
     return environment.get_template("report.html")
 
 
-def _has_evidence(result: EvalResult) -> bool:
+def _ranks_rows(result: EvalResult) -> bool:
+    """Whether single queries can be shown with what they find."""
     try:
-        return bool(result.evidence)
-    except UsageError:
+        return result.evidence.measure.ranks_rows
+    except UsageError:  # read from JSON
         return False
 
 

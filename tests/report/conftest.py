@@ -22,8 +22,8 @@ def class_of(row):
     return f"{ATTACK}{OVERRIDE} {row // EACH}"
 
 
-def add_set(store, name, features, space):
-    job = store.plan_features(store.dataset("shop"), name, space, features.dtype, shard_rows=64)
+def add_set(store, name, features, space, dataset="shop"):
+    job = store.plan_features(store.dataset(dataset), name, space, features.dtype, shard_rows=64)
     for shard in job.pending():
         start, stop = job.shard_range(shard)
         job.publish(shard, features[start:stop])

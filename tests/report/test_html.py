@@ -10,8 +10,9 @@ from PIL import Image
 
 from featstore.errors import NotFoundError, UsageError
 from featstore.evaluate import EvalRequest, EvalResult, evaluate
-from featstore.report import to_html, write_report
-from tests.report.conftest import ATTACK, OVERRIDE, N, class_of
+from featstore.report import to_html, to_markdown, write_report
+from featstore.store import NewRows
+from tests.report.conftest import ATTACK, OVERRIDE, N, add_set, class_of
 from tests.report.pages import Page
 
 HARMLESS = {
@@ -251,3 +252,27 @@ def test_a_chain_shows_every_cross_test_and_its_scores(chain, store):
 def test_what_was_left_out_is_said(compatible):
     without = compatible.model_copy(update={"left_out": {"new/mapped-old": "its width differs"}})
     assert "new/mapped-old was left out: its width differs." in Page(to_html(without)).text
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        {"protocol": "verification"},
+        {"score": "euclidean"},
+        {"score": "inner", "fpr": (0.1,)},
+        {"distractors": "noise"},
+    ],
+    ids=["verification", "euclidean", "inner", "distractors"],
+)
+def test_pages_of_other_protocols_and_scores(store, features, request_):
+    if not store.has_dataset("noise"):
+        store.create_dataset("noise", NewRows([f"n{row}" for row in range(N)]))
+        for name in ("old", "better"):
+            add_set(store, name, features["other"], store.features(f"shop/{name}").space, dataset="noise")
+    request = EvalRequest(old="shop/old", new="shop/better", bootstrap=50, **request_)
+    result = evaluate(store, request)
+    page = Page(to_html(result, store=store))
+    assert f"{100 * result.cells[0].metrics[result.headline]:.1f}" in page.text
+    assert ("Queries to look at" in page.text) == ("protocol" not in request_)
+    assert ("a distractor" in page.text) == ("distractors" in request_)
+    assert to_markdown(result)

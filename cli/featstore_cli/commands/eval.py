@@ -199,7 +199,7 @@ def eval_(
         further_metrics=tuple(metric for gate in parsed for metric in gate.metrics),
         backfill=_orders(backfill, wanted=report is not None and not (query or gallery)),
         backfill_steps=backfill_steps,
-        fpr=fpr or (_REPORTED_RATES if report is not None else ()),
+        fpr=fpr or (_REPORTED_RATES if report is not None and score == "cosine" else ()),
         thresholds=thresholds,
         allow_unrelated=allow_unrelated,
         bootstrap=bootstrap,
