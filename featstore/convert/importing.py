@@ -147,6 +147,7 @@ def import_features(
             source=json.dumps(recipe, sort_keys=True),
         )
         if job is not None:
+            job.tell_of_others(progress)
             _fill(job, table.matrix, joined.source[job.start : job.stop], progress)
             job.commit({"import": path.name, **recipe})
     merged = table.rows - len(joined.kept)

@@ -17,7 +17,7 @@ from featstore.maps.folder import LearnedMap, load_map
 from featstore.maps.modules import FeatureMap
 from featstore.progress import SILENT, Progress
 from featstore.spaces import require_same
-from featstore.store import Dataset, FeatureJob, FeatureSet, SetRef, Store, parse_set, plan_shard_rows
+from featstore.store import FeatureJob, FeatureSet, SetRef, Store, parse_set, plan_shard_rows
 
 __all__ = ["ApplyReport", "apply_map", "map_block"]
 
@@ -87,17 +87,18 @@ def apply_map(
     )
     if store.has_features(target.key):
         _check_same_source(store, store.features(target.key), source, learned)
-    dataset = _dataset_of(store, source)
     chosen = np.dtype(np.float32 if dtype is None else dtype)
     job = store.plan_features(
-        dataset,
+        source.dataset,
         target.name,
         learned.space,
         chosen,
-        shard_rows=plan_shard_rows(dataset.rows, learned.space.width * chosen.itemsize),
+        shard_rows=plan_shard_rows(source.rows, learned.space.width * chosen.itemsize),
         source=f"{source.ref} {source.record.uuid}",
+        rows=source.rows,
     )
     if job is not None:
+        job.tell_of_others(progress)
         _fill(job, learned.module, source, progress)
         job.commit(
             {
@@ -151,14 +152,6 @@ def _check_same_source(store: Store, existing: FeatureSet, source: FeatureSet, l
             f"{existing.name} exists and was made from {reference}, not from {source.ref}",
             hint="write to another name with --as",
         )
-
-
-def _dataset_of(store: Store, source: FeatureSet) -> Dataset:
-    """The newest version of the dataset with no more rows than the source covers: rows added since are not planned yet."""
-    dataset = source.dataset
-    while dataset.rows > source.rows:
-        dataset = store.dataset(dataset.name, dataset.version - 1)
-    return dataset
 
 
 def _fill(job: FeatureJob, module: FeatureMap, source: FeatureSet, progress: Progress) -> None:

@@ -19,9 +19,11 @@ from blake3 import blake3
 from numpy.typing import NDArray
 
 from featstore.errors import AlignmentError, ConflictError, IncompleteError, NonFiniteError, sample_of
+from featstore.progress import Progress
 from featstore.spaces import Space
 from featstore.store.features import RowStatus, plan_key, set_key
 from featstore.store.files import Files
+from featstore.store.heartbeats import Writer, beat, place_time, writers
 from featstore.store.log import Log
 from featstore.store.records import (
     DatasetVersion,
@@ -44,7 +46,15 @@ from featstore.store.zarr_format import (
     index_bytes,
 )
 
-__all__ = ["DIGEST_BYTES", "FeatureJob", "plan_shard_rows", "segment_metadata", "shards_digest"]
+__all__ = [
+    "DIGEST_BYTES",
+    "FeatureJob",
+    "chunk_rows_for",
+    "plan_shard_rows",
+    "segment_metadata",
+    "segment_name",
+    "shards_digest",
+]
 
 DIGEST_BYTES = 16
 _CHUNK_BYTES = 2 << 20
@@ -70,6 +80,12 @@ def plan_shard_rows(rows: int, row_bytes: int, rows_per_second: float | None = N
     return 1 << max(3, int(math.log2(max(1.0, limit))))
 
 
+def segment_name(start: int, stop: int, space: Space, source: str, layout: int) -> str:
+    """Name of the segment that a job makes: it says of which rows, and by a digest from what."""
+    origin = blake3(f"{space.digest} {source}".encode()).hexdigest(6)
+    return f"{start:010d}-{stop:010d}-{origin}" + (f"-{layout}" if layout > 1 else "")
+
+
 def chunk_rows_for(row_bytes: int, shard_rows: int) -> int:
     """Rows of an inner chunk: the power of two nearest 2 MiB, never more than the shard."""
     return min(shard_rows, 1 << max(0, round(math.log2(_CHUNK_BYTES / row_bytes))))
@@ -81,6 +97,16 @@ class FeatureJob:
 
     files: Files
     plan: Plan
+
+    @classmethod
+    def planned(cls, files: Files, plan: Plan) -> FeatureJob:
+        """The job of a plan, published create-only: whoever plans the same segment later gets the first plan."""
+        key = f"{plan_key(plan.dataset, plan.name, plan.segment)}/plan.json"
+        if not files.put_new(key, [dump(plan)]):
+            plan = fetch(files, Plan, key)
+        job = cls(files, plan)
+        job.announce(now=True)
+        return job
 
     @property
     def name(self) -> str:
@@ -127,6 +153,32 @@ class FeatureJob:
         done = set(self.files.names(f"{self._plan_key}/shards"))
         return [number for number in range(self.n_shards) if f"{number}.json" not in done]
 
+    def is_done(self, shard: int) -> bool:
+        """Whether somebody has completed a shard."""
+        return self.files.exists(f"{self._plan_key}/shards/{shard}.json")
+
+    def others(self) -> list[Writer]:
+        """Other processes at work on this plan; shards are shared with them."""
+        return [writer for writer in writers(self.files, self._plan_key, now=place_time(self.files)) if not writer.here]
+
+    def tell_of_others(self, progress: Progress) -> None:
+        """Let the user know who else fills the same plan."""
+        for writer in self.others():
+            progress.note(f"{self.name} is being filled by {writer} too; the work is shared shard by shard")
+
+    def announce(self, *, now: bool = False) -> None:
+        """Report that this process is at work on the plan, if it did not lately.
+
+        Raises:
+            ConflictError: the plan was cleaned up meanwhile.
+        """
+        # whoever cleans up takes the plan first and looks for heartbeats then: one of the two sees the other
+        if beat(self.files, self._plan_key, now=now) and not self.files.exists(f"{self._plan_key}/plan.json"):
+            raise ConflictError(
+                f"the unfinished shards of {self.name} were cleaned up, because nobody had worked on them for long",
+                hint="run the same command again to begin anew",
+            )
+
     def shard_range(self, shard: int) -> tuple[int, int]:
         """Dataset rows [start, stop) of a shard."""
         first = self.start + shard * self.shard_rows
@@ -156,8 +208,8 @@ class FeatureJob:
         """
         first, stop = self.shard_range(shard)
         rows = stop - first
-        sidecar = f"{self._plan_key}/shards/{shard}.json"
-        if self.files.exists(sidecar):
+        self.announce()
+        if self.is_done(shard):
             return False
         if features.shape != (rows, self.width):
             raise AlignmentError(f"shard {shard} of {self.name} needs shape {(rows, self.width)}, got {features.shape}")
@@ -191,7 +243,7 @@ class FeatureJob:
             digests={"features": features_digest, "input_digest": digests_digest, "status": status_digest},
             failures=tuple(failed),
         )
-        return self.files.put_new(sidecar, [dump(record)])
+        return self.files.put_new(f"{self._plan_key}/shards/{shard}.json", [dump(record)])
 
     def commit(self, provenance: dict[str, Any]) -> FeatureSetVersion:
         """Seal the segment and append it to the set's versions; finding it there already is success.
@@ -291,7 +343,9 @@ class FeatureJob:
 
         Raises:
             IncompleteError: shards are still pending.
+            ConflictError: the plan was cleaned up meanwhile.
         """
+        self.announce(now=True)
         pending = self.pending()
         if pending:
             raise IncompleteError(

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from blake3 import blake3
 from numpy.typing import NDArray
 
 from featstore.errors import (
@@ -24,9 +23,9 @@ from featstore.spaces import Space, require_same
 from featstore.store.cache import cached, feature_groups, row_groups
 from featstore.store.columns import Categories
 from featstore.store.dataset import Dataset, NewRows
-from featstore.store.features import FeatureSet, plan_key, set_key
+from featstore.store.features import FeatureSet, set_key
 from featstore.store.files import Files, open_files
-from featstore.store.job import FeatureJob, chunk_rows_for
+from featstore.store.job import FeatureJob, chunk_rows_for, segment_name
 from featstore.store.log import Log
 from featstore.store.materialise import Fetched, fetch_groups
 from featstore.store.names import check_name, parse_dataset, parse_set
@@ -306,7 +305,15 @@ class Store:
     # --- features --------------------------------------------------------------------------------------------------
 
     def plan_features(
-        self, dataset: Dataset, name: str, space: Space, dtype: np.dtype[Any], *, shard_rows: int, source: str = ""
+        self,
+        dataset: Dataset,
+        name: str,
+        space: Space,
+        dtype: np.dtype[Any],
+        *,
+        shard_rows: int,
+        source: str = "",
+        rows: int | None = None,
     ) -> FeatureJob | None:
         """Plan the rows of a dataset that a feature set does not cover yet; None if it covers all.
 
@@ -321,6 +328,7 @@ class Store:
             shard_rows: Rows of a shard, a power of two (`plan_shard_rows` proposes one).
             source: What the features are made from where the space does not say it all (the digest of an imported file, the
                 version of the set a map is applied to); a job with another source never continues this one's shards.
+            rows: Plan the first so many rows of the dataset only.
 
         Raises:
             SpaceMismatchError: the set exists in another space.
@@ -346,30 +354,24 @@ class Store:
                 what=f"{dataset.name}/{name} exists",
                 hint="write to another name, or use the encoder (or the --space) that this set was made with",
             )
-        if start >= dataset.rows:
+        stop = dataset.rows if rows is None else rows
+        if start >= stop:
             return None
-        origin = blake3(f"{space.digest} {source}".encode()).hexdigest(6)
-        segment = f"{start:010d}-{dataset.rows:010d}-{origin}"
-        if dataset.layout > 1:
-            segment = f"{segment}-{dataset.layout}"
         plan = Plan(
             dataset=dataset.name,
             dataset_version=dataset.version,
             layout=dataset.layout,
             name=name,
-            segment=segment,
+            segment=segment_name(start, stop, space, source, dataset.layout),
             start=start,
-            stop=dataset.rows,
+            stop=stop,
             space=space,
             source=source,
             dtype=newest.dtype if newest else dtype.name,  # type: ignore[arg-type]  # checked above, pydantic checks again
             shard_rows=shard_rows,
             chunk_rows=chunk_rows_for(space.width * dtype.itemsize, shard_rows),
         )
-        key = f"{plan_key(dataset.name, name, segment)}/plan.json"
-        if not self.files.put_new(key, [dump(plan)]):
-            plan = fetch(self.files, Plan, key)
-        return FeatureJob(self.files, plan)
+        return FeatureJob.planned(self.files, plan)
 
     # --- inside ----------------------------------------------------------------------------------------------------
 
