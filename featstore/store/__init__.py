@@ -2,8 +2,10 @@
 
 from featstore.store.cache import CacheEntry, cache_files, clear_cache, list_cache
 from featstore.store.columns import Categories, Column
+from featstore.store.compaction import CompactReport, LivePlan, compact, live_plans
 from featstore.store.dataset import Dataset, NewRows
 from featstore.store.features import FeatureSet, RowStatus, common_rows
+from featstore.store.garbage import DEFAULT_GRACE, Garbage, GarbageReport, collect_garbage
 from featstore.store.job import FeatureJob, plan_shard_rows
 from featstore.store.materialise import Fetched
 from featstore.store.names import SetRef, column_name, parse_set
@@ -13,13 +15,18 @@ from featstore.store.store import Store
 from featstore.store.verify import Problem, VerifyReport, verify
 
 __all__ = [
+    "DEFAULT_GRACE",
     "CacheEntry",
     "Categories",
     "Column",
+    "CompactReport",
     "Dataset",
     "FeatureJob",
     "FeatureSet",
     "Fetched",
+    "Garbage",
+    "GarbageReport",
+    "LivePlan",
     "NewRows",
     "Problem",
     "RowFailure",
@@ -30,9 +37,12 @@ __all__ = [
     "Version",
     "cache_files",
     "clear_cache",
+    "collect_garbage",
     "column_name",
     "common_rows",
+    "compact",
     "list_cache",
+    "live_plans",
     "parse_fractions",
     "parse_set",
     "plan_shard_rows",

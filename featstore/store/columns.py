@@ -44,6 +44,14 @@ class Categories:
         """The same table over some rows."""
         return Categories(self.codes[rows], self.names)
 
+    def occurring(self) -> Categories:
+        """The same rows with a table of only the names that occur in them."""
+        used = np.unique(self.codes[self.codes >= 0])
+        codes = np.full(len(self.codes), -1, dtype=np.int32)
+        there = self.codes >= 0
+        codes[there] = np.searchsorted(used, self.codes[there])
+        return Categories(codes, tuple(self.names[code] for code in used.tolist()))
+
     def texts(self) -> list[str | None]:
         """The name in each row, None where there is none."""
         return [self.names[code] if code >= 0 else None for code in self.codes.tolist()]

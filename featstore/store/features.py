@@ -89,7 +89,7 @@ class FeatureSet:
 
     @cached_property
     def _status(self) -> NDArray[np.uint8]:
-        return np.concatenate([segment.status() for segment in self._segments])
+        return np.concatenate([np.zeros(0, np.uint8), *(segment.status() for segment in self._segments)])
 
     def status(self) -> NDArray[np.uint8]:
         """RowStatus of every row, uint8 [rows]; removed rows are absent."""
@@ -106,7 +106,7 @@ class FeatureSet:
 
     def input_digests(self) -> NDArray[np.uint8]:
         """128-bit blake3 of every row's input, uint8 [rows, 16]; zero where unknown."""
-        return np.concatenate([segment.input_digests() for segment in self._segments])
+        return np.concatenate([np.zeros((0, 16), np.uint8), *(segment.input_digests() for segment in self._segments)])
 
     def failures(self) -> list[RowFailure]:
         """The ledger: every failed row with its stage and error."""

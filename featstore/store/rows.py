@@ -1,9 +1,10 @@
-"""Commits to a dataset: its first rows, more rows, more columns, fewer rows. Each is one new version; nothing is rewritten."""
+"""Commits to a dataset: its first rows, more rows, more columns, fewer rows, all rows in one piece. Each is a new version."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from itertools import compress
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,7 @@ from featstore.store.log import Log
 from featstore.store.names import check_name
 from featstore.store.records import DatasetVersion, Overlay, Removal, RowSegment
 
-__all__ = ["append", "create", "overlay", "relocate", "remove", "rows_log", "write_rows"]
+__all__ = ["append", "create", "overlay", "relocate", "remove", "rewrite", "rows_log"]
 
 
 def rows_log(files: Files, name: str) -> Log[DatasetVersion]:
@@ -33,7 +34,7 @@ def create(files: Files, name: str, rows: NewRows, *, root: str | None, provenan
     taken = AlreadyExistsError(f"dataset {name} exists already", hint="choose another name, or add rows to it")
     if log.numbers():
         raise taken
-    segment = write_rows(files, name, rows, start=0)
+    segment = _write_rows(files, name, rows, start=0)
 
     def build(newest: DatasetVersion | None, number: int) -> DatasetVersion:
         if newest is not None:
@@ -66,7 +67,7 @@ def append(files: Files, name: str, rows: NewRows, *, provenance: dict[str, Any]
                 hint="append rows with new ids only",
             )
         if existing.rows not in written:
-            written[existing.rows] = write_rows(files, name, rows, start=existing.rows)
+            written[existing.rows] = _write_rows(files, name, rows, start=existing.rows)
         segment = written[existing.rows]
         return _next(existing, number, provenance, rows=segment.stop, segments=(*existing.segments, segment))
 
@@ -125,7 +126,38 @@ def relocate(files: Files, name: str, root: str | None, *, provenance: dict[str,
     return rows_log(files, name).commit(build)
 
 
-def write_rows(files: Files, name: str, rows: NewRows, *, start: int) -> RowSegment:
+def rewrite(files: Files, dataset: Dataset, *, provenance: dict[str, Any]) -> DatasetVersion:
+    """Commit the rows of a dataset in one segment, columns folded in; a new layout without those removed, if any were.
+
+    Raises:
+        ConflictError: another version was committed meanwhile.
+    """
+    live = dataset.live_rows()
+    segments: tuple[RowSegment, ...] = ()
+    if len(live):
+        columns = {}
+        for name in dataset.column_names:
+            column = dataset.column(name)[live]
+            columns[name] = column.occurring() if isinstance(column, Categories) else column
+        keep = np.isin(np.arange(dataset.rows), live)
+        rows = NewRows(ids=list(compress(dataset.ids, keep.tolist())), columns=columns)
+        segments = (_write_rows(files, dataset.name, rows, start=0),)
+    layout: dict[str, Any] = {}
+    if len(live) < dataset.rows:
+        layout = {"layout": dataset.layout + 1, "earlier": (*dataset.record.earlier, dataset.version)}
+
+    def build(newest: DatasetVersion | None, number: int) -> DatasetVersion:
+        existing = _existing(newest, dataset.name)
+        if existing.number != dataset.version:
+            raise ConflictError(
+                f"dataset {dataset.name} got another version meanwhile", hint="run the same command again"
+            )
+        return _next(existing, number, provenance, rows=len(live), segments=segments, overlays=(), removed=(), **layout)
+
+    return rows_log(files, dataset.name).commit(build)
+
+
+def _write_rows(files: Files, name: str, rows: NewRows, *, start: int) -> RowSegment:
     """Write a segment of rows that no version lists yet."""
     ids, columns = rows.checked()
     if not ids:
