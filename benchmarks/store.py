@@ -1,7 +1,9 @@
 """Reading and writing a feature set, as ratios to a raw memory map of the same rows measured in the same run.
 
-Each number is the time of a raw `.npy` memory map over the time of the contender: 1 is as fast, 0.5 takes twice as long.
-The page cache is warm. zarr-python reads the files that featstore wrote, h5py a contiguous copy of the rows.
+Each number is the best time of a raw `.npy` memory map over the best time of the contender, taken in turns: 1 is as fast, 0.5
+takes twice as long. zarr-python and tensorstore read the files that featstore wrote; h5py reads a contiguous copy. Contenders
+that are not installed are left out with a note. Memory is a fresh process's own (anonymous) memory above its imports after a
+scan and 20 random batches; mapped pages of the file, which the system can take back, are not counted.
 
     python benchmarks/store.py --rows 400000 --width 512
 """
@@ -9,22 +11,29 @@ The page cache is warm. zarr-python reads the files that featstore wrote, h5py a
 from __future__ import annotations
 
 import argparse
-import os
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
-import h5py
 import numpy as np
-import zarr
+from store_engines import ENGINES, Engine, missing, write_featstore, write_raw, write_zarr
+from store_large import opening
+from store_processes import cold, memory
 
-from featstore.spaces import Space
-from featstore.store import Dataset, FeatureSet, NewRows, Store, plan_shard_rows
-
+REPEATS = 5
+WRITES = 3
 BATCH = 1024
 LOOKUPS = 2000
-REPEATS = 5
+REACH = {
+    "full scan": 0.9,
+    "random rows": 0.6,
+    "single row": 0.7,
+    "row by id": 0.3,
+    "random rows, cold": 1.2,
+    "write + fsync": 0.8,
+}
 
 
 def main() -> None:
@@ -32,94 +41,93 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Store against raw memory map.")
     parser.add_argument("--rows", type=int, default=400_000)
     parser.add_argument("--width", type=int, default=512)
-    parser.add_argument(
-        "--folder", type=Path, default=None, help="where to work; default: the system's temporary folder"
-    )
+    parser.add_argument("--folder", type=Path, help="where to work; default: the system's temporary folder")
+    parser.add_argument("--slow", action="store_true", help="also measure random rows of engines that take minutes")
     arguments = parser.parse_args()
+    for line in missing():
+        print(line)
     for dtype in ("float32", "float16"):
         with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:
-            measure(Path(folder), arguments.rows, arguments.width, np.dtype(dtype))
+            measure(Path(folder), arguments.rows, arguments.width, np.dtype(dtype), slow=arguments.slow)
+    with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:
+        opening(Path(folder))
 
 
-def measure(folder: Path, rows: int, width: int, dtype: np.dtype) -> None:
+def measure(folder: Path, rows: int, width: int, dtype: np.dtype, *, slow: bool) -> None:
     """One table."""
     values = np.random.default_rng(0).standard_normal((rows, width), dtype=np.float32).astype(dtype)
-    store = Store.init(folder / "store")
-    dataset = store.create_dataset("d", NewRows(ids=[f"image-{number:09d}.jpg" for number in range(rows)]))
-    write = writing(folder, store, dataset, values)
-    write_store(store, dataset, "f", values)
-    np.save(folder / "raw.npy", values)
-    with h5py.File(folder / "raw.h5", "w") as file:
-        file["features"] = values
+    print(f"\n{rows:,} × {width} {dtype.name}: ratio to a raw memory map")
+    writes = writing(folder, values)
+    engines: dict[str, Engine] = {}
+    for name, kind in ENGINES.items():
+        kind.write(folder, values)
+        engines[name] = kind(folder)
     del values
+    print(f"{'':22}" + "".join(f"{name:>13}" for name in engines) + f"{'reach':>8}")
 
-    raw = np.load(folder / "raw.npy", mmap_mode="r")
-    features = store.features("d/f")
-    group = zarr.open_array(
-        f"{store.location}/features/d/f/segments/{features.record.segments[0].name}/features", mode="r"
-    )
     batches = [np.random.default_rng(n).integers(0, rows, BATCH) for n in range(20)]
     single = np.random.default_rng(1).integers(0, rows, LOOKUPS).tolist()
-    names = dataset.ids.take(single)
-    places = {name: row for row, name in enumerate(dataset.ids)}
-    few = batches[:1]
-    with h5py.File(folder / "raw.h5", "r") as file:
-        hdf5 = file["features"]
-        print(f"\n{rows:,} × {width} {dtype.name}     ratio to a raw memory map")
-        scan = lambda: [np.array(raw[start : start + BATCH]) for start in range(0, rows, BATCH)]  # noqa: E731
-        line("full scan", scan, {
-            "featstore": lambda: [np.array(block) for _, block in features.scan()],
-            "zarr-python": lambda: [group[start : start + 65536] for start in range(0, rows, 65536)],
-            "h5py": lambda: [hdf5[start : start + BATCH] for start in range(0, rows, BATCH)],
-        })  # fmt: skip
-        line(f"{BATCH:,} random rows", lambda: [raw[batch] for batch in batches], {
-            "featstore": lambda: [features.gather(batch) for batch in batches],
-        })  # fmt: skip
-        line("  one batch", lambda: [raw[batch] for batch in few], {
-            "zarr-python": lambda: [group.oindex[np.sort(batch)] for batch in few],
-            "h5py": lambda: [hdf5[np.unique(batch)] for batch in few],
-        }, repeats=1)  # fmt: skip
-        line("single row", lambda: [np.array(raw[row]) for row in single], {
-            "featstore": lambda: [features.row(row) for row in single],
-            "h5py": lambda: [hdf5[row] for row in single],
-        })  # fmt: skip
-        line("single row by id", lambda: [np.array(raw[places[name]]) for name in names], {
-            "featstore": lambda: [by_id(features, name) for name in names],
-        })  # fmt: skip
-    print(f"{'write + fsync':22}featstore {write:.2f}")
-    began = time.perf_counter()
-    Store.open(folder / "store").features("d/f")
-    print(f"{'open':22}featstore {1000 * (time.perf_counter() - began):.1f} ms")
+    names = [f"image-{row:09d}.jpg" for row in single]
+    line("full scan", engines, lambda engine: engine.scan())
+    # engines that decode whole chunks take seconds for one batch: they get one, against raw's same one
+    quick = {name: engine for name, engine in engines.items() if engine.random_access or slow}
+    many = ratios(quick, lambda engine: [engine.gather(batch) for batch in batches], REPEATS)
+    one = ratios(
+        {"raw": engines["raw"], **{name: engine for name, engine in engines.items() if name not in quick}},
+        lambda engine: engine.gather(batches[0]),
+        1,
+    )
+    show("random rows", {**one, **many})
+    few = [single[:20], single]
+    show("single row", {
+        **ratios({n: e for n, e in engines.items() if n == "raw" or n not in quick}, partial(rows_of, few[0]), 1),
+        **ratios(quick, partial(rows_of, few[1]), REPEATS),
+    })  # fmt: skip
+    by_id = {name: engine for name, engine in engines.items() if hasattr(engine, "by_id")}
+    line("row by id", by_id, lambda engine: [engine.by_id(name) for name in names])
+    show("random rows, cold", cold(folder, batches))
+    show("write + fsync", writes)
+    print(f"{'own memory, MB':22}" + "".join(f"{memory(name, folder, batches):13.0f}" for name in engines))
 
 
-def writing(folder: Path, store: Store, dataset: Dataset, values: np.ndarray) -> float:
-    """Ratio of durable writes, each pair into fresh files."""
-    pairs = []
-    for number in range(3):
-        raw = seconds(lambda number=number: write_raw(folder / f"raw{number}.bin", values))
-        pairs.append(raw / seconds(lambda number=number: write_store(store, dataset, f"w{number}", values)))
-    return float(np.median(pairs))
+def rows_of(chosen: list[int], engine: Engine) -> None:
+    """Single rows, one call each."""
+    for row in chosen:
+        engine.row(row)
 
 
-def by_id(features: FeatureSet, name: str) -> np.ndarray:
-    """One row by its id."""
-    return features.row(features.dataset.ids.row_of(name))
-
-
-def line(
-    name: str, raw: Callable[[], object], contenders: dict[str, Callable[[], object]], *, repeats: int = REPEATS
-) -> None:
+def line(work: str, engines: dict[str, Engine], call: Callable[[Engine], object]) -> None:
     """Measure and print one kind of work."""
-    cells = [f"{who} {ratio(raw, work, repeats):.3g}" for who, work in contenders.items()]
-    print(f"{name:22}" + "   ".join(cells), flush=True)
+    show(work, ratios(engines, call, REPEATS))
 
 
-def ratio(raw: Callable[[], object], work: Callable[[], object], repeats: int) -> float:
-    """Best time of `raw` over best time of `work`, taken in turns after one warm-up each (writes are never repeated)."""
+def show(work: str, found: dict[str, float]) -> None:
+    """Print one line of the table."""
+    cells = [f"{found[name]:13.3g}" if name in found else " " * 13 for name in ENGINES]
+    print(f"{work:22}" + "".join(cells) + f"{REACH[work]:8}", flush=True)
+
+
+def ratios(engines: dict[str, Engine], call: Callable[[Engine], object], repeats: int) -> dict[str, float]:
+    """Best time of raw over best time of each engine, all taken in turns after one warm-up each."""
+    best: dict[str, float] = dict.fromkeys(engines, float("inf"))
     if repeats > 1:
-        raw(), work()
-    pairs = [(seconds(raw), seconds(work)) for _ in range(repeats)]
-    return min(first for first, _ in pairs) / min(second for _, second in pairs)
+        for engine in engines.values():
+            call(engine)
+    for _ in range(repeats):
+        for name, engine in engines.items():
+            best[name] = min(best[name], seconds(lambda engine=engine: call(engine)))
+    return {name: best["raw"] / value for name, value in best.items()}
+
+
+def writing(folder: Path, values: np.ndarray) -> dict[str, float]:
+    """Ratios of durable writes: medians over rounds, each into fresh files."""
+    works = {"raw": write_raw, "featstore": write_featstore, "zarr-python": write_zarr}
+    times: dict[str, list[float]] = {name: [] for name in works}
+    for number in range(WRITES):
+        for name, work in works.items():
+            place = folder / f"write-{name}-{number}"
+            times[name].append(seconds(lambda work=work, place=place: work(place, values)))
+    return {name: float(np.median(times["raw"]) / np.median(found)) for name, found in times.items()}
 
 
 def seconds(work: Callable[[], object]) -> float:
@@ -127,24 +135,6 @@ def seconds(work: Callable[[], object]) -> float:
     began = time.perf_counter()
     work()
     return time.perf_counter() - began
-
-
-def write_raw(path: Path, values: np.ndarray) -> None:
-    """The least that writing durably can be: one file, one fsync."""
-    with path.open("wb", buffering=0) as stream:
-        view = memoryview(values.view(np.uint8).reshape(-1))
-        while view:
-            view = view[os.write(stream.fileno(), view) :]
-        os.fsync(stream.fileno())
-
-
-def write_store(store: Store, dataset: Dataset, name: str, values: np.ndarray) -> None:
-    """Plan, publish every shard, seal, commit."""
-    rows = plan_shard_rows(len(values), values[0].nbytes)
-    job = store.plan_features(dataset, name, Space.named("bench", values.shape[1]), values.dtype, shard_rows=rows)
-    for shard in job.pending():
-        job.publish(shard, values[slice(*job.shard_range(shard))])
-    job.commit({})
 
 
 if __name__ == "__main__":

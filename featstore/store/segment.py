@@ -34,6 +34,8 @@ __all__ = ["SegmentReader"]
 _FEW_SHARDS = 16
 # a shard in an object store of which a larger part is wanted is fetched whole and kept
 _LARGE_PART = 1 / 2
+# shards of a batch that are open at once
+_TOGETHER = 64
 _REPAIR = "`featstore repair` mends it from a second copy of the store, or by encoding the images again"
 
 _open_shards = OpenShards()
@@ -87,7 +89,7 @@ class SegmentReader:
         """One row as a fresh array [D]."""
         shard, first = divmod(number + self._record.offset, self._record.shard_rows)
         chunk, inside = divmod(first, self._record.chunk_rows)
-        found = _open_shards.get((self._number, shard))
+        found = self._is_open(shard)
         if found is None:
             if not self._files.local:
                 out = np.empty((1, self._width), dtype=self._dtype)
@@ -105,18 +107,15 @@ class SegmentReader:
         shards = rows >> self._shard_shift
         local = rows - (shards << self._shard_shift)
         items = out.view(np.dtype((np.void, self._row_bytes))).reshape(-1)
-        first, last = int(shards.min()), int(shards.max())
-        if first == last:
-            self._take(first, local, items, None)
-        elif last - first <= _FEW_SHARDS:
-            for shard in range(first, last + 1):
-                part = np.flatnonzero(shards == shard)
-                if len(part):
-                    self._take(shard, local[part], items, part)
-        else:
-            order = np.argsort(shards, kind="stable")
-            for part in np.split(order, np.flatnonzero(np.diff(shards[order])) + 1):
-                self._take(int(shards[part[0]]), local[part], items, part)
+        parts = _parts(shards)
+        for start in range(0, len(parts), _TOGETHER):
+            group = parts[start : start + _TOGETHER]
+            opened = [self._shard(shard) if self._files.local else self._is_open(shard) for shard, _ in group]
+            for found, (_, into) in zip(opened, group, strict=True):
+                if found is not None:
+                    found.prefetch(local[into])  # for all shards of the group before any is waited for
+            for found, (shard, into) in zip(opened, group, strict=True):
+                items[into] = self._take(found, shard, local[into])
 
     def status(self) -> NDArray[np.uint8]:
         """Status of every row, checksums verified."""
@@ -126,16 +125,14 @@ class SegmentReader:
         """Content digest of every row's input, [rows, 16]; all zero where unknown."""
         return self._unsharded("input_digest", 16)
 
-    def _take(self, shard: int, local: NDArray[np.int64], items: NDArray[Any], into: NDArray[np.int64] | None) -> None:
-        """Copy rows of one shard to positions of `items`; all of them, in order, if no positions are given."""
-        found = _open_shards.get((self._number, shard))
+    def _take(self, found: OpenShard | None, shard: int, local: NDArray[np.int64]) -> NDArray[Any]:
+        """Rows of a shard as opaque items; of one in an object store that is not here, without the rest if that is cheaper."""
         if found is None:
-            part = None if self._files.local else self._part(shard, local)
+            part = self._part(shard, local)
             if part is not None:
-                items[slice(None) if into is None else into] = part
-                return
+                return part
             found = self._shard(shard)
-        items[slice(None) if into is None else into] = found.take(local)
+        return found.take(local)
 
     def _part(self, shard: int, local: NDArray[np.int64]) -> NDArray[Any] | None:
         """Rows of a shard in an object store without the rest of it; None where the whole is the better way."""
@@ -157,8 +154,11 @@ class SegmentReader:
         self._known_regular.add(shard)
         return found
 
+    def _is_open(self, number: int) -> OpenShard | None:
+        return _open_shards.get((self._number, number))
+
     def _shard(self, number: int) -> OpenShard:
-        found = _open_shards.get((self._number, number))
+        found = self._is_open(number)
         if found is None:
             try:
                 found = self._open(number)
@@ -234,3 +234,16 @@ class SegmentReader:
             parts.append(part)
         skipped = record.offset - record.shards.start * record.shard_rows
         return np.concatenate(parts)[skipped : skipped + self.rows]
+
+
+def _parts(shards: NDArray[np.int64]) -> list[tuple[int, Any]]:
+    """The shards that occur, each with its positions (a slice where it is the only one)."""
+    first, last = int(shards.min()), int(shards.max())
+    if first == last:
+        return [(first, slice(None))]
+    if last - first <= _FEW_SHARDS:
+        found = [(shard, np.flatnonzero(shards == shard)) for shard in range(first, last + 1)]
+        return [(shard, into) for shard, into in found if len(into)]
+    order = np.argsort(shards, kind="stable")
+    groups = np.split(order, np.flatnonzero(np.diff(shards[order])) + 1)
+    return [(int(shards[into[0]]), into) for into in groups]

@@ -57,22 +57,20 @@ class OpenShard:
 
     def take(self, local: NDArray[np.int64]) -> NDArray[Any]:
         """Some rows of the shard, in the order given, as opaque items [len(local)]."""
-        offsets = local * self._row_bytes + local // self._chunk_rows * self._gap
-        if len(local) >= _WORTH_PROBING:
-            self._prefetch(offsets)
-        found: NDArray[Any] = self._items[offsets // self._step]
+        found: NDArray[Any] = self._items[self._offsets(local) // self._step]
         return found
 
-    def _prefetch(self, offsets: NDArray[np.int64]) -> None:
+    def prefetch(self, local: NDArray[np.int64]) -> None:
         """Ask the system to read rows ahead, all at once, if they are not in memory.
 
         Page faults come one after another and each waits for the disk; advice given before lets the disk work on all.
         """
-        if self.mapped is None:
+        if self.mapped is None or len(local) < _WORTH_PROBING:
             return
         if self._trusted:
             self._trusted -= 1
             return
+        offsets = self._offsets(local)
         if not _cold(self.rows, offsets):
             self._trusted = _TRUSTED
             return
@@ -84,6 +82,10 @@ class OpenShard:
             end = min(len(self.mapped), (int(first[stop - 1]) + pages) * _PAGE)
             with contextlib.suppress(OSError):  # advice only
                 self.mapped.madvise(mmap.MADV_WILLNEED, begin, end - begin)
+
+    def _offsets(self, local: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Where rows begin."""
+        return local * self._row_bytes + local // self._chunk_rows * self._gap
 
 
 def _cold(rows: NDArray[Any], offsets: NDArray[np.int64]) -> bool:
