@@ -1,10 +1,11 @@
 """The store: datasets and feature sets as versioned, sharded Zarr v3 that reads at memory-map speed."""
 
+from featstore.store.alignment import align, common_rows
 from featstore.store.cache import CacheEntry, cache_files, clear_cache, list_cache
 from featstore.store.columns import Categories, Column
 from featstore.store.compaction import CompactReport, LivePlan, compact, live_plans
 from featstore.store.dataset import Dataset, NewRows
-from featstore.store.features import FeatureSet, RowStatus, common_rows
+from featstore.store.features import FeatureSet, RowStatus
 from featstore.store.garbage import DEFAULT_GRACE, Garbage, GarbageReport, collect_garbage
 from featstore.store.job import FeatureJob, plan_shard_rows
 from featstore.store.materialise import Fetched
@@ -35,6 +36,7 @@ __all__ = [
     "Store",
     "VerifyReport",
     "Version",
+    "align",
     "cache_files",
     "clear_cache",
     "collect_garbage",

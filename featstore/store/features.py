@@ -17,7 +17,7 @@ from featstore.store.records import FeatureSetVersion, RowFailure, ShardRecord, 
 from featstore.store.segment import SegmentReader
 from featstore.store.shuffle import shuffled
 
-__all__ = ["FeatureSet", "RowStatus", "common_rows", "plan_key", "set_key"]
+__all__ = ["FeatureSet", "RowStatus", "plan_key", "set_key"]
 
 
 class RowStatus:
@@ -246,31 +246,6 @@ class FeatureSet:
                     f"{len(bad)} of these rows have no feature in {self.ref}, or were removed: {ids}",
                     hint=f"`featstore show {self.name}` lists why; use valid_rows() or common_rows() to leave them out",
                 )
-
-
-def common_rows(sets: Sequence[FeatureSet], rows: NDArray[np.int64] | None = None) -> NDArray[np.int64]:
-    """Rows that are valid in every set, ascending; of `rows` if given.
-
-    Raises:
-        AlignmentError: the sets belong to different datasets.
-    """
-    names = {item.dataset.name for item in sets}
-    if len(names) != 1:
-        raise AlignmentError(
-            f"{', '.join(item.name for item in sets)} are rows of different datasets",
-            hint="take sets of one dataset; import features of the same rows as another set of it",
-        )
-    if len({item.dataset.layout for item in sets}) != 1:
-        raise AlignmentError(
-            f"{', '.join(item.ref for item in sets)} number their rows differently: a compaction lies between them",
-            hint=f"take versions from one side of it, or finish it with `featstore compact {names.pop()}`",
-        )
-    keep = sets[0].valid_rows() if rows is None else np.unique(rows)
-    for item in sets:
-        valid = np.zeros(max(item.rows, int(keep[-1]) + 1 if len(keep) else 0), dtype=bool)
-        valid[item.valid_rows()] = True
-        keep = keep[valid[keep]]
-    return keep
 
 
 def set_key(dataset: str, name: str) -> str:
