@@ -112,7 +112,7 @@ def check_rows(
     if not_held:
         raise NonFiniteError(
             f"{not_held.count} rows hold numbers that do not fit {candidates[0].name}: {sample_of(names(not_held.first))}",
-            hint="choose a wider type with --dtype" if dtype else "say --dtype float64 to round them",
+            hint="choose a wider type with --dtype" if dtype is not None else "say --dtype float64 to round them",
         )
     if zero and zero_rows == "error":
         raise BadInputError(

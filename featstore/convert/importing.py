@@ -25,7 +25,7 @@ from featstore.convert.formats import RawColumn
 from featstore.convert.joining import check_labels, join
 from featstore.convert.matrix import Addressable, Cursor, Mapped, Matrix, spooled
 from featstore.convert.tables import Table, open_table
-from featstore.errors import AlreadyExistsError, UsageError
+from featstore.errors import AlreadyExistsError, NonFiniteError, UsageError
 from featstore.progress import SILENT, Progress
 from featstore.spaces import Space, require_same
 from featstore.store import Dataset, FeatureJob, FeatureSet, NewRows, RowStatus, Store, parse_set, plan_shard_rows
@@ -98,7 +98,7 @@ def import_features(
         AlignmentError: ids that the dataset does not have, labels that contradict it, or no ids to join by.
         AlreadyExistsError: the set exists and was made from something else.
         BadInputError: a file that cannot be read, repeated ids, rows of zeros.
-        NonFiniteError: rows with NaN or infinity, or that `dtype` cannot hold.
+        NonFiniteError: rows with NaN or infinity, or that `dtype` (of a set that they are added to, its type) cannot hold.
         SpaceMismatchError: the set exists in another space.
     """
     began = time.monotonic()
@@ -124,11 +124,13 @@ def import_features(
             table.matrix,
             first,
             partial(_ids_of, dataset if positional else None, table),
-            dtype=np.dtype(dtype) if dtype else None if made is None else made.dtype,
+            dtype=np.dtype(dtype) if dtype else None,
             duplicates=duplicates,
             zero_rows=zero_rows,
             progress=progress,
         )
+        if made is not None:
+            _check_fits(made, chosen)
         check_labels(dataset, table, joined, first if duplicates == "same" else None)
         _note_left_out(table, progress, new=dataset is None)
         created = dataset is None
@@ -208,6 +210,15 @@ def _is_there(store: Store, made: FeatureSet, recipe: Mapping[str, Any], space: 
             f"{made.name} exists and was made from something else than this file", hint="import under another name"
         )
     return False
+
+
+def _check_fits(made: FeatureSet, chosen: np.dtype[Any]) -> None:
+    """Refuse to round rows that are added to a set unless asked to."""
+    if chosen.itemsize > made.dtype.itemsize:
+        raise NonFiniteError(
+            f"the rows need {chosen.name} to be exact, and {made.name} is stored as {made.dtype.name}",
+            hint=f"--dtype {made.dtype.name} rounds them; or import under another name",
+        )
 
 
 def _made_by(store: Store, dataset: Dataset, recipe: Mapping[str, Any]) -> bool:

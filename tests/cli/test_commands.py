@@ -163,3 +163,22 @@ def test_eval_of_chains_seeds_backfills_and_thresholds(capsys, tmp_path):
     result = json.loads(output(capsys, *mapped, "--json").out)
     assert result["subject"] == "mapped-new/old"
     assert "new/old was left out" in output(capsys, *mapped).out
+
+
+@pytest.mark.usefixtures("store")
+def test_import_says_what_it_merged_and_export_what_it_wrote(capsys, tmp_path):
+    ids = np.array(["a", "b", "a"])
+    np.savez(tmp_path / "twice.npz", features=np.array([[1.0, 2], [3, 4], [1, 2]]), ids=ids)
+    refused = output(capsys, "import", "twice.npz", "--as", "two/f", status=1).err
+    assert "--duplicates same" in " ".join(refused.split())
+    said = output(capsys, "import", "twice.npz", "--as", "two/f", "--duplicates", "same")
+    assert "2 rows × 2 float16" in said.out
+    assert "1 row of the file left out" in said.out
+    assert "cached" in output(capsys, "import", "twice.npz", "--as", "two/f", "--duplicates", "same").out
+    written = json.loads(output(capsys, "export", "two/f", "out.safetensors", "--json").out)
+    assert written["files"] == ["out.safetensors", "out.csv"]
+    assert written["rows"] == 2
+    np.savez(tmp_path / "zeros.npz", features=np.zeros((2, 2)))
+    assert "--zero-rows keep" in output(capsys, "import", "zeros.npz", "--as", "zero/f", status=1).err
+    report = json.loads(output(capsys, "import", "zeros.npz", "--as", "zero/f", "--zero-rows", "keep", "--json").out)
+    assert (report["rows"], report["merged"], report["cached"]) == (2, 0, False)

@@ -271,6 +271,7 @@ def test_bad_zarr(store, tmp_path):
         ({"data_type": {"name": "numpy.datetime64", "configuration": {"unit": "s"}}}, "not read|cannot be read"),
         ({"data_type": "complex64"}, "not read"),
         ({"shape": [10**12, 4]}, "missing or empty"),
+        ({"shape": [10**30, 4]}, "missing or empty|cannot be read"),
         ({"shape": [12, -4]}, "cannot be read"),
         ({"shape": "many"}, "cannot be read"),
         ({"chunk_grid": {"name": "regular", "configuration": {"chunk_shape": [0, 4]}}}, "cannot be read"),

@@ -181,8 +181,11 @@ def test_a_set_takes_the_rows_its_dataset_got_since(store, tmp_path):
     store.append_rows("d", NewRows(IDS[8:]))
     with pytest.raises(AlreadyExistsError, match=r"covers 8 of these rows already: 0\.png"):
         import_features(store, save(tmp_path / "c.npz"), "d/f")
+    wide = save(tmp_path / "c.npz", VALUES[8:].astype("f8") * 1e60, IDS[8:])
+    with pytest.raises(NonFiniteError, match="need float64 to be exact, and d/f is stored as float32"):
+        import_features(store, wide, "d/f")
     with pytest.raises(NonFiniteError, match="do not fit float32"):
-        import_features(store, save(tmp_path / "c.npz", VALUES[8:].astype("f8") * 1e60, IDS[8:]), "d/f")
+        import_features(store, wide, "d/f", dtype="float32")
     report = import_features(store, tmp_path / "b.npz", "d/f")
     assert (report.set, report.rows, report.cached) == ("d/f@2", 12, False)
     np.testing.assert_array_equal(store.features("d/f").take_ids(IDS), VALUES)

@@ -59,7 +59,10 @@ class _Described:
         """Refuse an array with holes: Zarr would read fill values without a word."""
         counts = [-(-length // chunk) for length, chunk in zip(self.shape, self.grid, strict=True)]
         for number in range(math.prod(counts)):  # one at a time, however many the metadata claims
-            place = tuple(int(n) for n in np.unravel_index(number, counts))
+            place: tuple[int, ...] = ()
+            for count in reversed(counts):
+                number, here = divmod(number, count)
+                place = (here, *place)
             file = self.folder / self.name_of(place)
             if not file.is_file() or not file.stat().st_size:
                 raise BadInputError(
