@@ -2,13 +2,15 @@
 
 import json
 import os
+from datetime import timedelta
 
 import numpy as np
 import pytest
 
-from featstore.store import Store
+from featstore.store import Store, object_files
 from featstore_cli.main import run
 from tests.extract.conftest import make_images
+from tests.object_server import lost, status
 
 OLD = "old=python:tests.extract.factories:old"
 
@@ -57,6 +59,33 @@ def test_the_whole_way(bucket, output, tmp_path, monkeypatch):
     everything += [path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()]
     assert len(everything) > 50
     assert not [secret for secret in secrets for data in everything if secret in data]
+
+
+def test_a_server_that_fails_stops_the_work_and_the_same_command_finishes_it(bucket, s3, output, tmp_path, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.chdir(tmp_path)
+    patience = object_files._Patience(*[timedelta(seconds=0.5)] * 3)
+    monkeypatch.setattr(object_files, "_PATIENT", patience)
+    values = np.random.default_rng(0).normal(size=(500, 12)).astype(np.float32)
+    np.savez("new.npz", features=values)
+    monkeypatch.setenv("FEATSTORE_STORE", f"{bucket}/featstore")
+    output("init", f"{bucket}/featstore")
+    command = ("import", "new.npz", "--as", "d/new")
+    for fault in (status(503, "SlowDown"), status(400, "ExpiredToken"), lost):
+        left = iter(range(8))  # so many more writes go well
+
+        def failing(call, _environ, fault=fault, left=left):
+            return fault if call.method == "PUT" and next(left, None) is None else None
+
+        s3.fault = failing
+        stopped = output(*command, status=1).err
+        assert "goes on where it stopped" in " ".join(stopped.split())
+    s3.fault = None
+    output(*command)
+    store = Store.open()
+    np.testing.assert_array_equal(store.features("d/new").gather(np.arange(500)), values)
+    assert len(store.dataset("d").ids) == 500
+    assert "no problem" in output("verify", "--full").out
 
 
 def test_materialise_and_the_cache(bucket, s3, output, tmp_path, monkeypatch):
