@@ -255,7 +255,7 @@ def fetch_blob(files: Files, cache: LocalFiles, key: str, digest: str | None) ->
     """
     repair = "`featstore verify` shows the extent of the damage, `featstore repair` mends it"
     try:
-        data = files.get(key)
+        data = files.view(key)
     except NotFoundError:
         raise CorruptStoreError(f"{files.where(key)} is missing", hint=repair) from None
     found = blake3(data).hexdigest()

@@ -74,6 +74,19 @@ def test_the_interface(files):
     assert files.where("a/b") == f"{files.location}/a/b"
 
 
+def test_large_objects_come_in_parts(files, s3, monkeypatch):
+    data = os.urandom(100_003)
+    files.put("large", data)
+    for part in (5_000, 99_999, 100_003, 200_000):
+        monkeypatch.setattr(object_files, "_PART_BYTES", part)
+        s3.calls.clear()
+        assert bytes(files.view("large")) == data
+        parts = -(-len(data) // part)
+        assert len(s3.calls) == (1 if parts == 1 else parts + 1)
+    files.put("empty", b"")
+    assert bytes(files.view("empty")) == b""
+
+
 def test_many_names_are_listed_in_pages(files, s3):
     for number in range(31):
         files.put(f"many/{number}", b"")
