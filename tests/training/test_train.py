@@ -8,7 +8,6 @@ import torch
 from safetensors.torch import load_file
 
 from featstore.errors import AlreadyExistsError, CorruptStoreError, TrainingError, UnknownNameError, UsageError
-from featstore.evaluate import evaluate_arrays
 from featstore.maps import load_map
 from featstore.progress import SILENT
 from featstore.runs import read_card
@@ -106,25 +105,7 @@ def test_a_run_folder_holds_everything(store, tmp_path, loss):
         assert best["score"] == pytest.approx(2 * cross * itself / (cross + itself))
 
 
-def test_compatible_methods_beat_independent_across_and_learn(store, tmp_path):
-    dataset = store.dataset("toy")
-    rows = dataset.select(["split=test"])
-    labels = dataset.labels.codes[rows]
-    rows, labels = rows[labels >= 0], labels[labels >= 0]
-    new, old = store.features("toy/new").gather(rows), store.features("toy/old").gather(rows)
-    cross = {}
-    for loss in ("independent", "l2", "bct", "odpp"):
-        report = train(store, config(loss, epochs=30), tmp_path / loss)
-        mapped = mapped_by(report.folder, new)
-        values = evaluate_arrays(
-            mapped, old, query_labels=labels, gallery_labels=labels, self_rows=np.arange(len(rows)), metrics=("map",)
-        )
-        cross[loss] = values.mean("map")
-    assert min(cross["l2"], cross["bct"], cross["odpp"]) > cross["independent"] + 0.1
-
-
-@pytest.mark.parametrize("loss", [info.name for info in losses()])
-@pytest.mark.parametrize("optimizer", ["adam", "sgd"])
+@pytest.mark.parametrize(("loss", "optimizer"), [*((info.name, "adam") for info in losses()), ("odpp", "sgd")])
 def test_a_resumed_run_reaches_the_same_weights(store, tmp_path, loss, optimizer):
     settings = config(loss, optimizer=optimizer)
     whole = train(store, settings, tmp_path / "whole")

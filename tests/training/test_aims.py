@@ -1,0 +1,63 @@
+"""Every method reaches its aim where the answer is known, and nothing where there is none.
+
+Eight classes are directions, which the old encoder sees through more noise than the new one; a quarter of the rows tests.
+"""
+
+import numpy as np
+import pytest
+
+from featstore.spaces import Space
+from featstore_training import TrainConfig, losses, train
+
+from .conftest import OLD, write
+
+# settings away from the defaults, and by how much cross mAP must exceed that of unrelated features (0.20, chance)
+AIMS = {
+    "advbct": ({"params": {"boundary": 10}}, 0.10),
+    "bank": ({}, 0.25),
+    "bct": ({}, 0.20),
+    "bt2": ({"map": {"name": "basis", "extra": 4}}, 0.25),
+    "l2": ({}, 0.20),
+    "lce": ({}, 0.20),
+    "mixbct": ({"params": {"share": 0.7}}, 0.10),
+    "nccl": ({"params": {"weight": 10}}, 0.20),
+    "ndpp": ({}, 0.20),
+    "odpp": ({}, 0.20),
+    "ract": ({}, 0.20),
+    "unibct": ({}, 0.15),
+}
+BETTER_THAN_OLD = {"bank", "bct", "bt2", "l2", "ndpp", "odpp", "ract"}
+
+
+def validation(store, folder, loss, old="toy/old", epochs=30, **more):
+    settings = {"loss": loss, "new": "toy/new", "old": old, "epochs": epochs, "lr": 0.01, "batch": 32}
+    return train(store, TrainConfig(**settings, val_where="split=test", **more), folder).validation
+
+
+def test_all_methods_have_an_aim():
+    assert AIMS.keys() == {info.name for info in losses()} - {"independent", "cores"}  # cores: see test_generations
+
+
+@pytest.mark.parametrize("loss", AIMS)
+def test_new_queries_find_old_rows_and_new_ones_find_each_other(store, tmp_path, loss):
+    settings, margin = AIMS[loss]
+    found = validation(store, tmp_path / "run", loss, **settings)
+    assert found["cross_test"] > 0.20 + margin
+    if loss in BETTER_THAN_OLD:
+        assert found["cross_test"] > found["old_old"] + 0.03
+    assert found["self_test"] > 0.62
+
+
+@pytest.mark.parametrize("loss", AIMS)
+def test_features_of_other_rows_and_features_of_the_new_encoder_itself(store, tmp_path, loss):
+    settings, _ = AIMS[loss]
+    shuffled = np.random.default_rng(1).permutation(store.features("toy/old").gather(np.arange(160)))
+    write(store, store.dataset("toy"), "shuffled", shuffled, Space.named("shuffled", OLD))
+    assert validation(store, tmp_path / "a", loss, "toy/shuffled", epochs=12, **settings)["cross_test"] < 0.27
+    if loss in BETTER_THAN_OLD - {"bct", "odpp"}:  # whose classes, not rows, are bound: self gains what cross does not
+        same = validation(store, tmp_path / "b", loss, "toy/new", **settings)
+        assert same["cross_test"] == pytest.approx(same["self_test"], abs=0.08)
+
+
+def test_independent_is_the_chance_that_all_are_measured_by(store, tmp_path):
+    assert validation(store, tmp_path / "run", "independent")["cross_test"] < 0.25
