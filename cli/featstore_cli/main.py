@@ -32,6 +32,12 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "log": ("featstore_cli.commands.history:log", "List the versions of a dataset or a feature set."),
     "tag": ("featstore_cli.commands.history:tag", "Let a tag name a version of a feature set."),
     "verify": ("featstore_cli.commands.verify:verify", "Check that the store holds what was published."),
+    "rm": ("featstore_cli.commands.tidy:rm", "Remove rows from a dataset."),
+    "compact": (
+        "featstore_cli.commands.tidy:compact",
+        "Rewrite a dataset without its removed rows, and small shards into large ones.",
+    ),
+    "gc": ("featstore_cli.commands.tidy:gc", "Delete what no version, tag, writer or recent reader needs."),
     "materialise": (
         "featstore_cli.commands.cache:materialise",
         "Copy feature sets of an object store to this machine.",
@@ -46,6 +52,7 @@ _GROUPS: list[CommandGroupDict] = [
     {"name": "Learn and upgrade", "commands": ["train", "apply", "config", "losses"]},
     {"name": "Decide", "commands": ["eval", "metrics"]},
     {"name": "Look around", "commands": ["ls", "show", "log", "tag", "verify", "materialise", "cache"]},
+    {"name": "Tidy up", "commands": ["rm", "compact", "gc"]},
 ]
 
 click.rich_click.MAX_WIDTH = 100

@@ -11,9 +11,11 @@ import click as plain
 import rich_click as click
 
 if TYPE_CHECKING:
+    from datetime import timedelta
+
     from featstore.store import Store
 
-__all__ = ["examples", "json_option", "pairs", "share", "store_option", "where_option"]
+__all__ = ["examples", "json_option", "pairs", "period", "share", "store_option", "where_option"]
 
 
 def store_option(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -92,3 +94,22 @@ def share(text: str, *, option: str) -> float:
     if not 0 <= value <= 1:
         raise UsageError(f"{option} {text} is no share", hint="write 5% or 0.05")
     return value
+
+
+def period(text: str, *, option: str) -> timedelta:
+    """A time as people write it: `7d`, `12h`, `30m`, `45s` or `0`.
+
+    Raises:
+        UsageError: it is none.
+    """
+    from datetime import timedelta
+
+    from featstore.errors import UsageError
+
+    seconds = {"d": 86400, "h": 3600, "m": 60, "s": 1}
+    number = text.rstrip("dhms")
+    unit = text[len(number) :] or ("s" if number == "0" else "")
+    try:
+        return timedelta(seconds=float(number) * seconds[unit])
+    except (ValueError, KeyError, OverflowError):
+        raise UsageError(f"{option} {text} is no time", hint="write 7d, 12h, 30m or 0") from None

@@ -146,7 +146,8 @@ def _check_same_source(store: Store, existing: FeatureSet, source: FeatureSet, l
         # a set that was removed and made again has the name, but not the commit
         same = reference.startswith(f"{source.name}@") and store.features(reference).record.uuid == made_from["uuid"]
     except UnknownNameError:
-        same = False
+        # numbers are never used again: what is not there any more was compacted and collected as garbage
+        same = int(reference.rpartition("@")[2]) < store.features(source.name).version
     if not same:
         raise AlreadyExistsError(
             f"{existing.name} exists and was made from {reference}, not from {source.ref}",

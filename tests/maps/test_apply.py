@@ -1,5 +1,7 @@
 """Applying maps to feature sets of a store."""
 
+from datetime import timedelta
+
 import numpy as np
 import pytest
 import torch
@@ -8,7 +10,7 @@ import featstore.maps.apply as apply_module
 from featstore.errors import AlreadyExistsError, NonFiniteError, SpaceMismatchError, UsageError
 from featstore.maps import LinearConfig, MlpConfig, apply_map, build_map, load_map, save_map
 from featstore.spaces import Space
-from featstore.store import NewRows, RowFailure, RowStatus, Store
+from featstore.store import NewRows, RowFailure, RowStatus, Store, collect_garbage, compact
 
 SPACE = Space.named("backbone", 6)
 ROWS = 150
@@ -166,6 +168,20 @@ def test_a_source_that_grew_gives_the_rows_that_lack(store, tmp_path):
     expected = load_map(run).module(torch.from_numpy(source.gather(np.arange(ROWS, ROWS + 40)))).detach().numpy()
     np.testing.assert_allclose(made[ROWS:], expected, atol=1e-6)
     assert apply_map(store, run, "d/old@1", "d/new").cached
+
+
+def test_a_source_that_was_compacted_is_still_the_same(store, tmp_path):
+    fill(store, "old", values_of(ROWS))
+    run = trained(tmp_path / "run")
+    apply_map(store, run, "d/old", "d/new")
+    store.remove_rows("d", store.dataset("d").ids.take([3]))
+    compact(store, "d")
+    for _ in range(2):
+        assert apply_map(store, run, "d/old", "d/new").cached
+        collect_garbage(store, grace=timedelta(0))
+    store.append_rows("d", NewRows(ids=["new.png"]))
+    fill(store, "old", values_of(ROWS))
+    assert apply_map(store, run, "d/old", "d/new").rows == ROWS
 
 
 def test_another_set_of_the_same_space_is_not_taken_for_cached(store, tmp_path):
