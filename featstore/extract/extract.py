@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -42,7 +43,9 @@ class _Done:
     """What this run did."""
 
     spans: list[tuple[int, int]] = field(default_factory=list)
-    rows_of_set: dict[str, int] = field(default_factory=dict)
+    rows_of_set: Counter[str] = field(default_factory=Counter)
+    copied: dict[str, Counter[str]] = field(default_factory=dict)
+    spared: int = 0
     seconds: float = 0.0
     interrupted: bool = False
 
@@ -127,9 +130,13 @@ def _fill(
         )
         if request.workers is None and rate is not None:
             workers = min(cores, max(1, int(sum(unit.rows for unit in units) / rate / _WORTH_SECONDS)))
+        ledger = Ledger(len(units), request.max_failures, progress)
         done.interrupted = _run(
-            work, [encoders[name] for name in jobs], units, min(workers, len(units)), request, progress
+            work, [encoders[name] for name in jobs], units, min(workers, len(units)), ledger, progress
         )
+        done.spared += ledger.spared
+        for number, name in enumerate(jobs):
+            done.copied.setdefault(name, Counter()).update(ledger.copied(number))
     for name, job in jobs.items():
         job.commit(
             {
@@ -139,16 +146,15 @@ def _fill(
                 "featstore": featstore.__version__,
             }
         )
-        done.rows_of_set[name] = done.rows_of_set.get(name, 0) + pending[name]
+        done.rows_of_set[name] += pending[name]
     done.spans += [(unit.start, unit.stop) for unit in units]
     done.seconds += time.perf_counter() - began
 
 
 def _run(
-    work: Work, encoders: list[Encoder], units: list[Unit], workers: int, request: ExtractRequest, progress: Progress
+    work: Work, encoders: list[Encoder], units: list[Unit], workers: int, ledger: Ledger, progress: Progress
 ) -> bool:
     """Do the units; True if the user asked to stop while the last of them were under way."""
-    ledger = Ledger(len(units), request.max_failures, progress)
     with Interrupts() as stop:
         if workers == 1:
             run_here(work, encoders, units, ledger, stop, progress)
@@ -176,16 +182,23 @@ def _report(store: Store, request: ExtractRequest, listing: Listing, done: _Done
         features = store.features(f"{request.dataset}/{name}")
         bad = features.status() == RowStatus.FAILED
         failed[: features.rows] |= bad
-        new = done.rows_of_set.get(name, 0)
+        new = done.rows_of_set[name]
+        copied = dict(done.copied.get(name, {}))
         sets[name] = SetReport(
-            ref=features.ref, rows=features.rows, failed=int(bad.sum()), encoded=new, cached=features.rows - new
+            ref=features.ref,
+            rows=features.rows,
+            failed=int(bad.sum()),
+            encoded=new - sum(copied.values()),
+            copied=copied,
+            cached=features.rows - new,
         )
-    encoded = int(touched.sum())
+    encoded = int(touched.sum()) - done.spared
     return ExtractReport(
         dataset=f"{dataset.name}@{dataset.version}",
         images=dataset.rows,
         encoded=encoded,
-        cached=dataset.rows - encoded,
+        copied=done.spared,
+        cached=dataset.rows - encoded - done.spared,
         failed=int(failed.sum()),
         skipped=len(listing.skipped),
         changed=listing.changed,

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from featstore.encoders import Preprocess
 from featstore.errors import BadInputError
 from featstore.sources import Source, content_digest, decode_image
 
-__all__ = ["Failure", "Prepared", "prepare"]
+__all__ = ["Failure", "Inputs", "Prepared", "prepare", "read_inputs"]
 
 _DIGEST_BYTES = 16
 
@@ -27,62 +26,85 @@ class Failure(NamedTuple):
 
 
 @dataclass
-class Prepared:
-    """Some images, ready for every encoder.
+class Inputs:
+    """Some files, read but not decoded.
 
     Attributes:
-        digests: 128-bit blake3 of each file, uint8 [n, 16]; zero where it could not be read.
+        data: The bytes of each; None where it could not be read.
+        digests: 128-bit blake3 of each, uint8 [n, 16]; zero where it could not be read.
+        failures: By position, files that could not be read.
+    """
+
+    data: list[bytes | None]
+    digests: NDArray[np.uint8]
+    failures: dict[int, Failure] = field(default_factory=dict)
+
+
+@dataclass
+class Prepared:
+    """Some images, ready for the encoders that want them.
+
+    Attributes:
         failures: By position, images that no encoder can have.
         preprocess_failures: By preprocessing and position, images that this one cannot take.
         results: By preprocessing and position, float32 [C, H, W].
     """
 
-    digests: NDArray[np.uint8]
-    failures: dict[int, Failure] = field(default_factory=dict)
-    preprocess_failures: dict[Preprocess, dict[int, Failure]] = field(default_factory=dict)
-    results: dict[Preprocess, dict[int, NDArray[np.float32]]] = field(default_factory=dict)
+    failures: dict[int, Failure]
+    preprocess_failures: dict[Preprocess, dict[int, Failure]]
+    results: dict[Preprocess, dict[int, NDArray[np.float32]]]
 
-    def arrays(self, preprocess: Preprocess) -> tuple[list[int], NDArray[np.float32]]:
-        """Positions of the usable images, and their arrays as float32 [len(positions), C, H, W]."""
-        found = self.results[preprocess]
+    def arrays(self, preprocess: Preprocess, wanted: Collection[int]) -> tuple[list[int], NDArray[np.float32]]:
+        """Positions of the usable images among those wanted, and their arrays as float32 [len(positions), C, H, W]."""
+        found = {position: array for position, array in self.results[preprocess].items() if position in wanted}
         if not found:
             shape = (0, preprocess.channels, preprocess.size, preprocess.size)
             return [], np.empty(shape, dtype=np.float32)
         return list(found), np.stack(list(found.values()))
 
-    def failed(self, preprocess: Preprocess) -> dict[int, Failure]:
-        """By position, images that an encoder with this preprocessing cannot have."""
-        return {**self.failures, **self.preprocess_failures[preprocess]}
+    def failed(self, preprocess: Preprocess, wanted: Collection[int]) -> dict[int, Failure]:
+        """By position, images among those wanted that an encoder with this preprocessing cannot have."""
+        failures = {**self.failures, **self.preprocess_failures[preprocess]}
+        return {position: failure for position, failure in failures.items() if position in wanted}
 
 
-def prepare(source: Source, ids: Sequence[str], preprocesses: Sequence[Preprocess]) -> Prepared:
-    """Read, digest, decode and preprocess some images; whatever is wrong with one stays with that one."""
-    prepared = Prepared(np.zeros((len(ids), _DIGEST_BYTES), dtype=np.uint8))
-    for preprocess in preprocesses:
-        prepared.results[preprocess] = {}
-        prepared.preprocess_failures[preprocess] = {}
+def read_inputs(source: Source, ids: Sequence[str]) -> Inputs:
+    """Read and digest some files; one that cannot be read costs no other."""
+    inputs = Inputs([None] * len(ids), np.zeros((len(ids), _DIGEST_BYTES), dtype=np.uint8))
     for position, id_ in enumerate(ids):
-        image = _read(source, id_, position, prepared)
-        if image is None:
+        try:
+            data = source.read(id_)
+        except BadInputError as error:
+            inputs.failures[position] = Failure("read", error.message)
             continue
-        for preprocess in preprocesses:
+        inputs.data[position] = data
+        inputs.digests[position] = content_digest(data)
+    return inputs
+
+
+def prepare(inputs: Inputs, wanted: Mapping[Preprocess, Collection[int]]) -> Prepared:
+    """Decode and preprocess images; whatever is wrong with one stays with that one.
+
+    Args:
+        inputs: The files.
+        wanted: By preprocessing, the positions that it shall be applied to; an image nobody wants is not decoded.
+    """
+    prepared = Prepared(
+        dict(inputs.failures), {preprocess: {} for preprocess in wanted}, {preprocess: {} for preprocess in wanted}
+    )
+    for position, data in enumerate(inputs.data):
+        takers = [preprocess for preprocess, positions in wanted.items() if position in positions]
+        if data is None or not takers:
+            continue
+        try:
+            image = decode_image(data)
+        except BadInputError as error:
+            prepared.failures[position] = Failure("decode", error.message)
+            continue
+        for preprocess in takers:
             try:
                 prepared.results[preprocess][position] = preprocess.apply(image)
             except (ValueError, OSError, MemoryError) as error:
                 failure = Failure("preprocess", f"{type(error).__name__}: {error}")
                 prepared.preprocess_failures[preprocess][position] = failure
     return prepared
-
-
-def _read(source: Source, id_: str, position: int, prepared: Prepared) -> Image.Image | None:
-    try:
-        data = source.read(id_)
-    except BadInputError as error:
-        prepared.failures[position] = Failure("read", error.message)
-        return None
-    prepared.digests[position] = content_digest(data)
-    try:
-        return decode_image(data)
-    except BadInputError as error:
-        prepared.failures[position] = Failure("decode", error.message)
-        return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 
 from featstore.errors import BadInputError
@@ -29,6 +30,15 @@ class Ledger:
         self.tried = 0
         self.failed = 0
         self._examples: list[str] = []
+
+    @property
+    def spared(self) -> int:
+        """Rows that needed neither decoding nor encoding."""
+        return sum(tally.spared for tally in self._tallies)
+
+    def copied(self, job: int) -> Counter[str]:
+        """Rows that a job copied instead of encoding them, by the set they came from."""
+        return sum((Counter(tally.copied.get(job, {})) for tally in self._tallies), Counter[str]())
 
     def update(self, unit: int, tally: Tally) -> None:
         """Take over the tally of a unit so far.

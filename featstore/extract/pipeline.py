@@ -2,30 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from featstore.encoders import Encoder
-from featstore.extract.inputs import Failure, prepare
+from featstore.encoders import Encoder, Preprocess
+from featstore.extract.inputs import Failure, prepare, read_inputs
 from featstore.extract.isolate import encode_isolated
 from featstore.extract.plan import Unit
 from featstore.sources import Source
-from featstore.store import Dataset, FeatureJob, RowFailure, RowStatus
+from featstore.store import Dataset, DigestIndex, FeatureJob, RowFailure, RowStatus
 
 __all__ = ["Tally", "run_unit"]
 
 
 @dataclass(frozen=True)
 class Tally:
-    """How far a unit is: rows tried so far, rows among them that failed for at least one encoder, and one of those."""
+    """How far a unit is.
+
+    Attributes:
+        tried: Rows so far.
+        failed: Rows among them that failed for at least one encoder.
+        example: One of those.
+        copied: By number of the job and name of the set they came from, rows that were copied instead of encoded.
+        spared: Rows that were copied for every encoder, so that they were not even decoded.
+    """
 
     tried: int
     failed: int
     example: str = ""
+    copied: Mapping[int, Mapping[str, int]] = field(default_factory=dict)
+    spared: int = 0
 
 
 @dataclass
@@ -33,11 +44,25 @@ class _Shard:
     """A shard in the making. Rows keep their position whatever fails, so that features never shift."""
 
     job: FeatureJob
+    job_number: int
     number: int
     encoder: Encoder
+    index: DigestIndex | None
     features: NDArray[Any]
     status: NDArray[np.uint8]
     failures: list[RowFailure] = field(default_factory=list)
+    copied: Counter[str] = field(default_factory=Counter)
+
+    def copy(self, first: int, digests: NDArray[np.uint8]) -> set[int]:
+        """Take what the store has for the inputs of rows from `first` on; positions among them that have to be encoded."""
+        if not self.index:
+            return set(range(len(digests)))
+        copied = self.index.copy(digests, self.job.dtype, emitted=self.encoder.dtype)
+        found = np.flatnonzero(copied.found)
+        self.features[first + found] = copied.features[found]
+        self.status[first + found] = RowStatus.VALID
+        self.copied.update(name for name in copied.sources if name is not None)
+        return set(range(len(digests))) - set(found.tolist())
 
     def put(self, positions: list[int], features: NDArray[Any]) -> dict[int, Failure]:
         """Place features [len(positions), D]; those that are not finite become failures."""
@@ -52,6 +77,7 @@ def run_unit(
     unit: Unit,
     jobs: Sequence[FeatureJob],
     encoders: Sequence[Encoder],
+    indexes: Sequence[DigestIndex | None],
     dataset: Dataset,
     source: Source,
     batch: int,
@@ -59,10 +85,14 @@ def run_unit(
 ) -> None:
     """Fill and publish the shards of a unit that are still pending.
 
+    Every file is read and digested. Where the store has the feature of these bytes in an encoder's space already, in whatever
+    dataset, it is copied; an image that every encoder has so is not decoded.
+
     Args:
         unit: Which rows, and which shard of which job.
         jobs: All jobs.
         encoders: The encoder of each job.
+        indexes: The digest index of each job's space, None where nothing shall be copied.
         dataset: Whose rows they are.
         source: Where the images are.
         batch: Images an encoder sees at once.
@@ -71,9 +101,13 @@ def run_unit(
     shards = [
         _Shard(
             job=jobs[number],
+            job_number=number,
             number=shard,
             encoder=encoders[number],
-            features=np.zeros((unit.rows, encoders[number].width), dtype=encoders[number].dtype),
+            index=indexes[number],
+            features=np.zeros(
+                (unit.rows, encoders[number].width), dtype=_wider(encoders[number].dtype, jobs[number].dtype)
+            ),
             status=np.full(unit.rows, RowStatus.FAILED, dtype=np.uint8),
         )
         for number, shard in unit.shards
@@ -83,16 +117,21 @@ def run_unit(
         on_batch(Tally(unit.rows, 0))
         return
     digests = np.zeros((unit.rows, 16), dtype=np.uint8)
-    preprocesses = list({shard.encoder.preprocess: None for shard in shards})
     failed: set[int] = set()
+    spared = 0
     for first in range(0, unit.rows, batch):
         ids = dataset.ids.take(range(unit.start + first, unit.start + min(first + batch, unit.rows)))
-        prepared = prepare(source, ids, preprocesses)
-        digests[first : first + len(ids)] = prepared.digests
-        for shard in shards:
-            positions, arrays = prepared.arrays(shard.encoder.preprocess)
-            failures = prepared.failed(shard.encoder.preprocess)
-            encoded, features, refused = encode_isolated(shard.encoder, positions, arrays)
+        inputs = read_inputs(source, ids)
+        digests[first : first + len(ids)] = inputs.digests
+        lacking = [shard.copy(first, inputs.digests) for shard in shards]
+        wanted: dict[Preprocess, set[int]] = {}
+        for shard, positions in zip(shards, lacking, strict=True):
+            wanted.setdefault(shard.encoder.preprocess, set()).update(positions)
+        prepared = prepare(inputs, wanted)
+        for shard, positions in zip(shards, lacking, strict=True):
+            usable, arrays = prepared.arrays(shard.encoder.preprocess, positions)
+            failures = prepared.failed(shard.encoder.preprocess, positions)
+            encoded, features, refused = encode_isolated(shard.encoder, usable, arrays)
             failures |= refused
             if encoded:
                 not_finite = shard.put([first + k for k in encoded], features)
@@ -101,12 +140,18 @@ def run_unit(
                 row = unit.start + first + k
                 shard.failures.append(RowFailure(row=row, id=ids[k], stage=failure.stage, error=failure.error))
             failed.update(first + k for k in failures)
-        on_batch(Tally(first + len(ids), len(failed), _example(shards)))
+        spared += len(ids) - len(set().union(*lacking))
+        copied = {shard.job_number: dict(shard.copied) for shard in shards if shard.copied}
+        on_batch(Tally(first + len(ids), len(failed), _example(shards), copied, spared))
     for shard in shards:
         # the store may put published digests in place of ours, so each set gets its own copy
         shard.job.publish(
             shard.number, shard.features, status=shard.status, digests=digests.copy(), failures=shard.failures
         )
+
+
+def _wider(one: np.dtype[Any], other: np.dtype[Any]) -> np.dtype[Any]:
+    return one if one.itemsize >= other.itemsize else other
 
 
 def _example(shards: Sequence[_Shard]) -> str:

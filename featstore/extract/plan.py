@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from featstore.encoders import Encoder
 from featstore.errors import AlignmentError, AlreadyExistsError, BadInputError, UsageError, sample_of
-from featstore.extract.inputs import prepare
+from featstore.extract.inputs import prepare, read_inputs
 from featstore.extract.isolate import encode_isolated
 from featstore.extract.process import single_thread
 from featstore.progress import Progress
@@ -129,14 +129,15 @@ def probe(source: Source, ids: list[str], encoders: Mapping[str, Encoder], *, mu
         UsageError, NonFiniteError: an encoder does not pass its check.
     """
     chosen = [ids[k] for k in np.unique(np.linspace(0, len(ids) - 1, _PROBE_IMAGES).astype(int))]
-    preprocesses = list({encoder.preprocess: None for encoder in encoders.values()})
+    everything = range(len(chosen))
     with single_thread():
         began = time.perf_counter()
-        prepared = prepare(source, chosen, preprocesses)
+        inputs = read_inputs(source, chosen)
+        prepared = prepare(inputs, {encoder.preprocess: everything for encoder in encoders.values()})
         seconds = time.perf_counter() - began
         usable = 0
         for encoder in encoders.values():
-            positions, arrays = prepared.arrays(encoder.preprocess)
+            positions, arrays = prepared.arrays(encoder.preprocess, everything)
             began = time.perf_counter()  # warm already: an encoder has seen one image when it is made
             taken, features, refused = encode_isolated(encoder, range(len(positions)), arrays)
             seconds += time.perf_counter() - began

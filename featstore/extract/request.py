@@ -42,6 +42,7 @@ class SetReport(BaseModel):
         rows: Rows it covers.
         failed: Rows among them without a feature.
         encoded: Rows this run computed (valid and failed).
+        copied: Rows this run copied from sets of the same space, by the name of the set.
         cached: Rows that were there before.
     """
 
@@ -49,6 +50,7 @@ class SetReport(BaseModel):
     rows: int
     failed: int
     encoded: int
+    copied: dict[str, int]
     cached: int
 
 
@@ -58,7 +60,8 @@ class ExtractReport(BaseModel):
     Attributes:
         dataset: `DATASET@version`.
         images: Rows of the dataset.
-        encoded: Images this run read and encoded, each counted once, whatever the number of models.
+        encoded: Images this run decoded and encoded, each counted once, whatever the number of models.
+        copied: Images this run did not need to decode: the store had the features of the same bytes for every model.
         cached: Images whose features were all there before.
         failed: Images that lack a feature in at least one set, from this run or an earlier one.
         skipped: Entries of the source that are not read (links that lead out, unreadable folders).
@@ -72,6 +75,7 @@ class ExtractReport(BaseModel):
     dataset: str
     images: int
     encoded: int
+    copied: int
     cached: int
     failed: int
     skipped: int

@@ -31,7 +31,8 @@ from featstore.extract.process import keep_memory, single_thread
 from featstore.progress import Progress
 from featstore.sources import Source
 from featstore.spaces import require_same
-from featstore.store import FeatureJob, Store
+from featstore.store import DigestIndex, FeatureJob, Store
+from featstore.store.names import is_view
 
 __all__ = ["Work", "run_here", "run_workers"]
 
@@ -84,6 +85,7 @@ def run_here(
         KeyboardInterrupt: a stop was asked for and units are left.
     """
     dataset = work.store.dataset(*work.dataset)
+    indexes = _indexes(work)
     with single_thread():
         for number, unit in enumerate(units):
             if stop.requested:
@@ -93,7 +95,7 @@ def run_here(
                 stop.announce(progress)
                 ledger.update(number, tally)
 
-            run_unit(unit, work.jobs, encoders, dataset, work.source, work.batch, on_batch)
+            run_unit(unit, work.jobs, encoders, indexes, dataset, work.source, work.batch, on_batch)
 
 
 def run_workers(
@@ -125,6 +127,11 @@ def run_workers(
         _end(slots)
     if any(slot.units for slot in slots):
         raise KeyboardInterrupt
+
+
+def _indexes(work: Work) -> list[DigestIndex | None]:
+    """What the store has of each job's space. A view is never copied: its inputs are augmented before they are encoded."""
+    return [None if is_view(job.plan.name) else DigestIndex(work.store, job.space) for job in work.jobs]
 
 
 def _start(slot: _Slot, work: Work) -> None:
@@ -258,6 +265,7 @@ def _worker(work: Work, units: dict[int, Unit], pipe: Connection) -> None:
 
 def _do(work: Work, units: dict[int, Unit], pipe: Connection, stop: threading.Event) -> None:
     dataset = work.store.dataset(*work.dataset)
+    indexes = _indexes(work)
     encoders = [load_encoder(uri) for uri in work.uris]
     for job, encoder, uri in zip(work.jobs, encoders, work.uris, strict=True):
         require_same(
@@ -273,7 +281,7 @@ def _do(work: Work, units: dict[int, Unit], pipe: Connection, stop: threading.Ev
         def on_batch(tally: Tally, number: int = number) -> None:
             pipe.send(("tally", (number, tally)))
 
-        run_unit(unit, work.jobs, encoders, dataset, work.source, work.batch, on_batch)
+        run_unit(unit, work.jobs, encoders, indexes, dataset, work.source, work.batch, on_batch)
         pipe.send(("done", number))
     pipe.send(("finished", None))
 

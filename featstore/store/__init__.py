@@ -11,6 +11,7 @@ from featstore.store.job import FeatureJob, plan_shard_rows
 from featstore.store.materialise import Fetched
 from featstore.store.names import SetRef, column_name, parse_set
 from featstore.store.records import RowFailure, Version
+from featstore.store.reuse import Copied, DigestIndex
 from featstore.store.splits import parse_fractions, split_dataset
 from featstore.store.store import Store
 from featstore.store.verify import Problem, VerifyReport, verify
@@ -21,7 +22,9 @@ __all__ = [
     "Categories",
     "Column",
     "CompactReport",
+    "Copied",
     "Dataset",
+    "DigestIndex",
     "FeatureJob",
     "FeatureSet",
     "Fetched",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -11,9 +12,9 @@ from numpy.typing import NDArray
 
 from featstore.errors import CorruptStoreError, NotFoundError
 from featstore.store.files import Files
-from featstore.store.zarr_format import array_metadata, chunk_key, decode_chunk, encode_chunk, group_metadata
+from featstore.store.zarr_format import CRC_BYTES, array_metadata, chunk_key, decode_chunk, encode_chunk, group_metadata
 
-__all__ = ["GroupWriter", "StoredArray", "read_array", "read_strings"]
+__all__ = ["GroupWriter", "StoredArray", "array_files", "chunk_values", "read_array", "read_strings"]
 
 _CHUNK_BYTES = 2 << 20
 _FEW_CHUNKS = 16  # an array of so few chunks is searched whole
@@ -38,10 +39,11 @@ class GroupWriter:
         """Add an array; `name` may hold '/' (the groups between are added too)."""
         for depth in range(1, name.count("/") + 1):
             self._metadata["/".join([*name.split("/")[:depth], "zarr.json"])] = group_metadata()
-        chunk = max(1, min(len(values), _CHUNK_BYTES // values.dtype.itemsize))
-        self._metadata[f"{name}/zarr.json"] = array_metadata(values.shape, values.dtype, (chunk,))
-        for number, start in enumerate(range(0, len(values), chunk)):
-            self._put(chunk_key(name, number), encode_chunk(values[start : start + chunk], chunk))
+        for file, pieces in array_files(name, values):
+            if file.endswith("zarr.json"):
+                self._metadata[file] = b"".join(pieces)
+            else:
+                self._put(file, pieces)
 
     def strings(self, name: str, texts: list[str]) -> None:
         """Add strings as `name/offsets` int64 [n + 1] and `name/bytes` uint8, which every Zarr reader opens."""
@@ -66,6 +68,21 @@ class GroupWriter:
         self._files.put_new(f"{self._key}/{name}", pieces)
 
 
+def array_files(
+    name: str, values: NDArray[Any], chunk_bytes: int = _CHUNK_BYTES
+) -> Iterator[tuple[str, list[bytes | memoryview]]]:
+    """The files of a one-dimensional array as (key, pieces), its metadata last; the same bytes for the same values."""
+    chunk = chunk_values(len(values), values.dtype, chunk_bytes)
+    for number, start in enumerate(range(0, len(values), chunk)):
+        yield chunk_key(name, number), encode_chunk(values[start : start + chunk], chunk)
+    yield f"{name}/zarr.json", [array_metadata(values.shape, values.dtype, (chunk,))]
+
+
+def chunk_values(length: int, dtype: np.dtype[Any], chunk_bytes: int = _CHUNK_BYTES) -> int:
+    """How many values a chunk of a one-dimensional array holds."""
+    return max(1, min(length, chunk_bytes // dtype.itemsize))
+
+
 class StoredArray:
     """A one-dimensional array written by GroupWriter, read chunk by chunk when asked for, each chunk once.
 
@@ -73,15 +90,18 @@ class StoredArray:
         files: The store's files.
         key: Key of the array.
         length: How many values it must have, where the caller knows.
+        mapped: Look at chunks of this machine where they are, without holding them open and without reading all of one for
+            its checksum: for searches of long arrays whose findings are confirmed elsewhere.
 
     Raises:
         CorruptStoreError: the metadata is missing or damaged, or the length is another. Reading raises it for a chunk that
             is missing, short or does not match its checksum.
     """
 
-    def __init__(self, files: Files, key: str, length: int | None = None) -> None:
+    def __init__(self, files: Files, key: str, length: int | None = None, *, mapped: bool = False) -> None:
         self._files = files
         self._key = key
+        self._mapped = mapped and files.local
         where = files.where(key)
         try:
             metadata = json.loads(files.get(f"{key}/zarr.json"))
@@ -119,14 +139,14 @@ class StoredArray:
     def whole(self) -> NDArray[Any]:
         """All values."""
         if self._whole is None:
-            parts = [self._load(chunk) for chunk in range(-(-self.length // self._chunk))]
+            parts = [self._load(chunk) for chunk in range(self._n_chunks)]
             self._whole = np.concatenate([*parts, np.zeros(0, self.dtype)])[: len(self)]
             self._chunks.clear()
         return self._whole
 
     def find(self, value: Any) -> int:
         """First position of an ascending array whose value is not below `value`; reads a few chunks of a long one."""
-        chunks = -(-self.length // self._chunk)
+        chunks = self._n_chunks
         if self._whole is not None or chunks <= _FEW_CHUNKS:
             return int(np.searchsorted(self.whole(), value))
         # the last chunk whose first value lies below; everything before it is below too
@@ -137,20 +157,34 @@ class StoredArray:
         start = low * self._chunk
         return start + int(np.searchsorted(self._load(low)[: self.length - start], value))
 
+    def find_many(self, values: NDArray[Any]) -> NDArray[np.int64]:
+        """For each of some ascending values the first position of this ascending array whose value is not below it."""
+        positions = np.zeros(len(values), dtype=np.int64)
+        for chunk in range(self._n_chunks):
+            here = self._load(chunk)[: self.length - chunk * self._chunk]
+            first = int(np.searchsorted(values, here[0], side="right"))  # values from here on lie in it or behind it
+            positions[first:] = chunk * self._chunk + np.searchsorted(here, values[first:])
+        return positions
+
+    @property
+    def _n_chunks(self) -> int:
+        return -(-self.length // self._chunk)
+
     def _load(self, chunk: int) -> NDArray[Any]:
         found = self._chunks.get(chunk)
         if found is None:
             key = chunk_key(self._key, chunk)
+            where = self._files.where(key)
             try:
-                data = self._files.get(key)
+                data = self._files.view(key) if self._mapped else self._files.get(key)
             except NotFoundError:
-                raise CorruptStoreError(f"{self._files.where(key)} is missing", hint=_REPAIR) from None
-            found = decode_chunk(data, self.dtype, where=self._files.where(key))
-            if len(found) != self._chunk:
-                raise CorruptStoreError(
-                    f"{self._files.where(key)} holds {len(found)} values instead of {self._chunk}", hint=_REPAIR
-                )
-            self._chunks[chunk] = found
+                raise CorruptStoreError(f"{where} is missing", hint=_REPAIR) from None
+            size = self._chunk * self.dtype.itemsize + CRC_BYTES
+            if len(data) != size:
+                raise CorruptStoreError(f"{where} has {len(data)} bytes instead of {size}", hint=_REPAIR)
+            if self._mapped:
+                return np.frombuffer(data[:-CRC_BYTES], dtype=self.dtype.newbyteorder("<"))
+            found = self._chunks[chunk] = decode_chunk(data, self.dtype, where=where)
         return found
 
 

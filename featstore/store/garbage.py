@@ -300,6 +300,8 @@ def _by_segment(published: Iterable[FileInfo]) -> dict[str, _Segment]:
 def _split(key: str) -> tuple[str, str, str]:
     """The key of a file as (its dataset or set, `segments` or `plans`, the rest); empty for any other file."""
     parts = key.split("/")
+    if parts[0] == "spaces" and len(parts) == 5:  # the pointer to a segment's digest index goes with the segment
+        return "/".join(["features", *parts[2:4]]), "plans", parts[4].removesuffix(".json")
     depth = {"datasets": 2, "features": 3}.get(parts[0], len(parts))
     if len(parts) < depth + 3 or parts[depth] not in ("segments", "plans"):  # a file of a segment, at least
         return "", "", ""

@@ -21,13 +21,16 @@ from numpy.typing import NDArray
 from featstore.errors import AlignmentError, ConflictError, IncompleteError, NonFiniteError, sample_of
 from featstore.progress import Progress
 from featstore.spaces import Space
+from featstore.store.digest_index import indexed_inputs, publish_index
 from featstore.store.features import RowStatus, plan_key, set_key
 from featstore.store.files import Files
 from featstore.store.heartbeats import Writer, beat, place_time, writers
 from featstore.store.log import Log
+from featstore.store.names import is_view
 from featstore.store.records import (
     DatasetVersion,
     FeatureSetVersion,
+    IndexPointer,
     Plan,
     RowFailure,
     ShardRecord,
@@ -357,6 +360,7 @@ class FeatureJob:
             key = f"{self._plan_key}/shards/{shard}.json"
             records.append(fetch(self.files, ShardRecord, key))
         rows, chunk, shards = self.stop - self.start, self.plan.chunk_rows, self.shard_rows
+        indexed = self._publish_index(records)
         for name, document in segment_metadata(rows, self.width, self.dtype, chunk, shards).items():
             self.files.put_new(f"{self._segment_key}/{name}", [document])
         return VectorSegment(
@@ -367,8 +371,23 @@ class FeatureJob:
             shard_rows=shards,
             chunk_rows=chunk,
             valid=sum(record.valid for record in records),
+            indexed=indexed,
             digest=shards_digest(records),
         )
+
+    def _publish_index(self, records: Sequence[ShardRecord]) -> int:
+        """Publish the digest index of the shards, if any input's digest is known; how many rows it names."""
+        if is_view(self.plan.name):
+            return 0  # an augmented view is not what encoding its input again would give
+        unknown = _digest(encode_chunk(np.zeros((self.shard_rows, DIGEST_BYTES), dtype=np.uint8), self.shard_rows))
+        shards = [record.shard for record in records if record.digests["input_digest"] != unknown]
+        rows, digests = indexed_inputs(
+            self.files, self._segment_key, shards, rows=self.stop - self.start, shard_rows=self.shard_rows
+        )
+        if len(rows):
+            pointer = IndexPointer(dataset=self.plan.dataset, name=self.plan.name, segment=self.plan.segment)
+            publish_index(self.files, self._segment_key, pointer, self.space, rows, digests)
+        return len(rows)
 
 
 def segment_metadata(rows: int, width: int, dtype: np.dtype[Any], chunk_rows: int, shard_rows: int) -> dict[str, bytes]:

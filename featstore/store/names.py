@@ -7,8 +7,9 @@ from typing import NamedTuple
 
 from featstore.errors import UsageError
 
-__all__ = ["SetRef", "check_name", "column_name", "parse_dataset", "parse_set"]
+__all__ = ["SetRef", "check_name", "column_name", "is_view", "parse_dataset", "parse_set"]
 
+_VIEW = re.compile(r".+\.v[0-9]+", re.ASCII)
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,99}", re.ASCII)
 
 
@@ -37,6 +38,11 @@ def check_name(name: str, what: str) -> str:
             hint="use 1 to 100 of a–z, 0–9, '.', '_' and '-', beginning with a letter or a digit, without '..'",
         )
     return name
+
+
+def is_view(name: str) -> bool:
+    """Whether a set's name says that it holds augmented views (`NAME.v1`, …), not features of the inputs as they are."""
+    return _VIEW.fullmatch(name) is not None
 
 
 def column_name(text: str) -> str:

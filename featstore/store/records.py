@@ -19,6 +19,7 @@ __all__ = [
     "FORMAT",
     "DatasetVersion",
     "FeatureSetVersion",
+    "IndexPointer",
     "Overlay",
     "Plan",
     "Removal",
@@ -173,7 +174,8 @@ class VectorSegment(_Record):
     """Rows [start, stop) of a feature set: rows from `offset` on of a Zarr group of `features`, `status` and `input_digest`.
 
     The group has `group_rows` rows. It is listed in part (offset above 0, or less than its rows) where a repair replaced
-    the rest; `offset` is then a multiple of `shard_rows`. `valid` counts the rows listed; `digest` is that of the whole group.
+    the rest; `offset` is then a multiple of `shard_rows`. `valid` counts the rows listed; `digest` is that of the whole group,
+    `indexed` the rows of the whole group that its digest index names.
     """
 
     name: str
@@ -184,6 +186,7 @@ class VectorSegment(_Record):
     shard_rows: int
     chunk_rows: int
     valid: int
+    indexed: int = 0
     digest: str
 
     @property
@@ -200,6 +203,16 @@ class VectorSegment(_Record):
         """Dataset rows [start, stop) that a shard of the group holds, as far as they are listed."""
         first = self.start + shard * self.shard_rows - self.offset
         return max(self.start, first), min(self.stop, first + self.shard_rows)
+
+
+class IndexPointer(_Record):
+    """Says that a segment of a feature set has a digest index; the same for every worker that publishes it."""
+
+    format: int = FORMAT
+    kind: Literal["index"] = "index"
+    dataset: str
+    name: str
+    segment: str
 
 
 class FeatureSetVersion(_Commit):

@@ -13,12 +13,13 @@ from dataclasses import dataclass, field
 import numpy as np
 from blake3 import blake3
 
-from featstore.errors import FeatstoreError, UsageError
+from featstore.errors import CorruptStoreError, FeatstoreError, UsageError
 from featstore.progress import SILENT, Progress
 from featstore.store.dataset import Dataset, segment_key
+from featstore.store.digest_index import index_files, index_sizes, indexed_inputs, pointer_key
 from featstore.store.features import FeatureSet, plan_key, set_key
 from featstore.store.job import DIGEST_BYTES, segment_metadata, shards_digest
-from featstore.store.records import Overlay, Removal, RowSegment, ShardRecord, VectorSegment, fetch
+from featstore.store.records import IndexPointer, Overlay, Removal, RowSegment, ShardRecord, VectorSegment, dump, fetch
 from featstore.store.store import Store
 from featstore.store.zarr_format import CRC_BYTES, chunk_key, shard_bytes
 
@@ -125,6 +126,7 @@ def _check_features(
     progress.start(f"verify {features.ref}", len(shards), "shards")
     for part in features.record.segments:
         report.problems += _check_segment(store, features, part)
+        report.problems += _check_index(store, features, part, report, full=full)
     for number, (part, shard) in enumerate(shards):
         report.shards += 1
         report.problems += _check_shard(store, features, part, shard, report, read=full and number in chosen)
@@ -150,6 +152,39 @@ def _check_segment(store: Store, features: FeatureSet, part: VectorSegment) -> I
             store.files.where(plan_key(features.record.dataset, features.record.name, part.name)),
             "the shard records are not those that were committed",
         )
+
+
+def _check_index(
+    store: Store, features: FeatureSet, part: VectorSegment, report: VerifyReport, *, full: bool
+) -> Iterator[Problem]:
+    """The digest index: its pointer, and with `full` that it names the rows it should."""
+    if not part.indexed:
+        return
+    pointer = IndexPointer(dataset=features.record.dataset, name=features.record.name, segment=part.name)
+    key = pointer_key(features.space, pointer)
+    if not store.files.exists(key):
+        yield Problem(store.files.where(key), "is missing")
+    elif store.files.get(key) != dump(pointer):
+        yield Problem(store.files.where(key), "is not the pointer to this segment's index")
+    base = f"{set_key(features.record.dataset, features.record.name)}/segments/{part.name}"
+    whole = True
+    for name, size in index_sizes(part.indexed).items():
+        found = store.files.size(f"{base}/{name}")
+        if found != size:
+            whole = False
+            what = "is missing" if found is None else f"has {found:,} bytes instead of {size:,}"
+            yield Problem(store.files.where(f"{base}/{name}"), what)
+    if not full or not whole:
+        return
+    shards = range(-(-part.group_rows // part.shard_rows))
+    try:
+        made_of = indexed_inputs(store.files, base, shards, rows=part.group_rows, shard_rows=part.shard_rows)
+    except CorruptStoreError:
+        return  # what it is made of is damaged, which is found there
+    for name, pieces in index_files(*made_of):
+        report.bytes_read += sum(map(len, pieces))
+        if store.files.get(f"{base}/{name}") != b"".join(pieces):
+            yield Problem(store.files.where(f"{base}/{name}"), "does not index the rows of this segment")
 
 
 def _check_shard(

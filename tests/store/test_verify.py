@@ -10,6 +10,7 @@ from featstore.spaces import Space
 from featstore.store import NewRows, RowFailure, RowStatus, Store, split_dataset, verify
 
 VALUES = np.random.default_rng(0).normal(size=(20, 3)).astype(np.float32)
+DIGESTS = np.random.default_rng(1).integers(0, 256, (20, 16), dtype=np.uint8)
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +26,8 @@ def small(tmp_path_factory):
     for shard in range(3):
         start, stop = job.shard_range(shard)
         failures = [RowFailure(row=5, id="c1/5", stage="read", error="gone")] if shard == 0 else []
-        job.publish(shard, VALUES[start:stop], status=status[start:stop], failures=failures)
+        digests = DIGESTS[start:stop].copy()
+        job.publish(shard, VALUES[start:stop], status=status[start:stop], digests=digests, failures=failures)
     job.commit({})
     store.tag("d/f", "live")
     return store
@@ -93,7 +95,10 @@ def test_every_flipped_byte_is_found_or_changes_nothing(small, tmp_path, stride)
 def test_quick_finds_files_that_are_not_whole(small, tmp_path, damage):
     copy = Store.open(shutil.copytree(small.location, tmp_path / "copy"))
     files = [
-        path for path in (copy.files.root / "features").rglob("*") if path.is_file() and "versions" not in path.parts
+        path
+        for part in ("features", "spaces")
+        for path in (copy.files.root / part).rglob("*")
+        if path.is_file() and "versions" not in path.parts
     ]
     for path in files:
         if path.name == "plan.json" or {"tags", "alive"} & set(path.parts):
