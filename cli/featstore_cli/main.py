@@ -27,6 +27,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "train": ("featstore_cli.commands.train:train", "Learn a compatible model from cached features."),
     "apply": ("featstore_cli.commands.apply:apply", "Map a cached feature set into another one."),
     "eval": ("featstore_cli.commands.eval:eval_", "Compare old and new models and give a verdict."),
+    "search": ("featstore_cli.commands.search:search", "Find the nearest rows of a feature set."),
+    "index": ("featstore_cli.commands.search:index", "Build an index that makes searching fast."),
     "ls": ("featstore_cli.commands.inspect:ls", "List what the store holds."),
     "show": ("featstore_cli.commands.inspect:show", "Describe a dataset or a feature set."),
     "log": ("featstore_cli.commands.history:log", "List the versions of a dataset or a feature set."),
@@ -50,7 +52,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
 _GROUPS: list[CommandGroupDict] = [
     {"name": "Fill the store", "commands": ["init", "extract", "import", "export", "dataset"]},
     {"name": "Learn and upgrade", "commands": ["train", "apply", "config", "losses"]},
-    {"name": "Decide", "commands": ["eval", "metrics"]},
+    {"name": "Decide and search", "commands": ["eval", "metrics", "search", "index"]},
     {"name": "Look around", "commands": ["ls", "show", "log", "tag", "verify", "materialise", "cache"]},
     {"name": "Tidy up", "commands": ["rm", "compact", "gc"]},
 ]

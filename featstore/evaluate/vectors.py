@@ -75,6 +75,10 @@ class ArrayVectors:
         """Rows [start, stop) as they are."""
         return np.asarray(self._array[start:stop])
 
+    def take(self, rows: NDArray[np.int64]) -> NDArray[np.floating]:
+        """Rows in any order, as they are."""
+        return np.asarray(self._array[rows])
+
     def names(self, rows: Sequence[int]) -> list[str]:
         """Row numbers."""
         return [str(row) for row in rows]
@@ -108,6 +112,10 @@ class SetVectors:
     def read(self, start: int, stop: int) -> NDArray[np.floating]:
         """Rows [start, stop) of the selection, in the set's dtype."""
         return self._features.gather(self._rows[start:stop])
+
+    def take(self, rows: NDArray[np.int64]) -> NDArray[np.floating]:
+        """Rows of the selection in any order, in the set's dtype."""
+        return self._features.gather(self._rows[rows])
 
     def names(self, rows: Sequence[int]) -> list[str]:
         """The ids."""
