@@ -66,6 +66,12 @@ class _Block:
         first = offsets[0]
         return [data[a - first : b - first].decode() for a, b in pairwise(offsets)]
 
+    def take(self, rows: NDArray[np.int64]) -> list[str]:
+        """The ids of some rows."""
+        offsets, data = self._offsets.whole(), self._bytes.whole().tobytes()
+        pairs = zip(offsets[rows].tolist(), offsets[rows + 1].tolist(), strict=True)
+        return [data[start:stop].decode() for start, stop in pairs]
+
     def find(self, text: bytes, digest: int) -> int:
         """Row of an id, −1 if it is not here."""
         if self.rows <= _FEW_ROWS or self._lookups >= _MANY_LOOKUPS:
@@ -163,7 +169,22 @@ class Ids:
 
     def take(self, rows: Iterable[int]) -> list[str]:
         """The ids of some rows, in the order given."""
-        return [self[int(row)] for row in rows]
+        wanted = np.fromiter(rows, dtype=np.int64)
+        if len(wanted) < _FEW_IDS:
+            return [self[row] for row in wanted.tolist()]
+        if wanted.min() < 0 or wanted.max() >= len(self):
+            raise IndexError(f"rows {wanted.min()} to {wanted.max()} of {len(self)}")
+        part = np.searchsorted(self._starts, wanted, side="right") - 1
+        if part.min() == part.max():
+            number = int(part[0])
+            return self._blocks[number].take(wanted - self._starts[number])
+        taken = [""] * len(wanted)
+        for number in np.unique(part).tolist():
+            places = np.flatnonzero(part == number)
+            texts = self._blocks[number].take(wanted[places] - self._starts[number])
+            for place, text in zip(places.tolist(), texts, strict=True):
+                taken[place] = text
+        return taken
 
     def rows_of(self, ids: Sequence[str]) -> NDArray[np.int64]:
         """Row of each id, int64 [len(ids)]; −1 where the dataset has no such id. Ids are compared in Unicode form NFC."""

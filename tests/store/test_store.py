@@ -345,3 +345,14 @@ def test_shard_size_follows_work_and_workers():
     assert plan_shard_rows(10**9, 2048) == 2**16  # 128 MiB
     assert plan_shard_rows(10**9, 2048, rows_per_second=30) == 2**11  # two minutes
     assert plan_shard_rows(2000, 512, workers=2) == 128  # four shards for each of two workers
+
+
+def test_many_ids_are_taken_as_one_by_one(store):
+    """Across segments, in any order, with repeats."""
+    store.create_dataset("d", NewRows(ids=[f"é{k}" for k in range(100)]))
+    dataset = store.append_rows("d", NewRows(ids=[f"x{k}" for k in range(60)]))
+    rows = np.random.default_rng(0).integers(0, 160, 200)
+    assert dataset.ids.take(rows) == [dataset.ids[int(row)] for row in rows]
+    assert dataset.ids.take(rows % 100) == [f"é{row % 100}" for row in rows]
+    with pytest.raises(IndexError):
+        dataset.ids.take(np.arange(100, 200))
