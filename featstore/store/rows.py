@@ -54,7 +54,7 @@ def create(files: Files, name: str, rows: NewRows, *, root: str | None, provenan
 
 def append(files: Files, name: str, rows: NewRows, *, provenance: dict[str, Any]) -> DatasetVersion:
     """Commit more rows; see `Store.append_rows`."""
-    written: dict[int, RowSegment] = {}
+    written: list[RowSegment] = []
 
     def build(newest: DatasetVersion | None, number: int) -> DatasetVersion:
         existing = _existing(newest, name)
@@ -66,9 +66,10 @@ def append(files: Files, name: str, rows: NewRows, *, provenance: dict[str, Any]
                 f"dataset {name} has {int((present >= 0).sum())} of these ids already: {sample_of(known)}",
                 hint="append rows with new ids only",
             )
-        if existing.rows not in written:
-            written[existing.rows] = _write_rows(files, name, rows, start=existing.rows)
-        segment = written[existing.rows]
+        if not written:
+            written.append(_write_rows(files, name, rows, start=existing.rows))
+        # its files do not say where it begins, so after a lost race it is listed further on
+        segment = written[0].model_copy(update={"start": existing.rows, "stop": existing.rows + len(rows.ids)})
         return _next(existing, number, provenance, rows=segment.stop, segments=(*existing.segments, segment))
 
     return rows_log(files, name).commit(build)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import weakref
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -39,6 +40,7 @@ _TOGETHER = 64
 _REPAIR = "`featstore repair` mends it from a second copy of the store, or by encoding the images again"
 
 _open_shards = OpenShards()
+_ahead = ThreadPoolExecutor(1, thread_name_prefix="featstore-ahead")
 _readers = itertools.count()
 
 
@@ -62,6 +64,7 @@ class SegmentReader:
         self._row_bytes = width * dtype.itemsize
         self._shard_shift = record.shard_rows.bit_length() - 1  # a power of two
         self._known_regular: set[int] = set()
+        self._coming: dict[int, Future[OpenShard]] = {}
         self._number = next(_readers)
         weakref.finalize(self, _open_shards.close, self._number)
         self.rows = record.rows
@@ -76,7 +79,7 @@ class SegmentReader:
         if first // size == (first + stop - start - 1) // size:
             shard, local = divmod(first, self._record.shard_rows)
             chunk, inside = divmod(local, size)
-            return self._shard(shard).rows[chunk, inside : inside + stop - start]
+            return self._shard(shard, in_order=True).rows[chunk, inside : inside + stop - start]
         out = np.empty((stop - start, self._width), dtype=self._dtype)
         position = start
         while position < stop:
@@ -157,17 +160,23 @@ class SegmentReader:
     def _is_open(self, number: int) -> OpenShard | None:
         return _open_shards.get((self._number, number))
 
-    def _shard(self, number: int) -> OpenShard:
+    def _shard(self, number: int, *, in_order: bool = False) -> OpenShard:
+        """A whole shard; `in_order` fetches the next one of an object store meanwhile."""
         found = self._is_open(number)
         if found is None:
+            coming = self._coming.pop(number, None)
             try:
-                found = self._open(number)
+                found = self._open(number) if coming is None else coming.result()
             except (CorruptStoreError, NotFoundError):
                 raise
             except FeatstoreError:  # too many open files: those of other readers can be closed
+                if not self._files.local:
+                    raise
                 _open_shards.close()
                 found = self._open(number)
             _open_shards.add((self._number, number), found)
+            if in_order and not self._files.local and number + 1 < self._record.shards.stop:
+                self._coming = {number + 1: _ahead.submit(self._open, number + 1)}
         return found
 
     def _open(self, number: int) -> OpenShard:

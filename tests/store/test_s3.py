@@ -3,6 +3,7 @@
 import multiprocessing
 import pickle
 import threading
+import time
 from types import SimpleNamespace
 
 import numpy as np
@@ -161,6 +162,43 @@ def test_copies_are_checked_and_go_on_after_a_stop(store, s3):
     assert any(call.path.endswith(key) for call in s3.calls)
 
 
+class _Interrupted:
+    def __init__(self, after):
+        self.left = after
+
+    def start(self, *_args, **_options): ...
+
+    def note(self, message): ...
+
+    def advance(self, n):
+        self.left -= n
+        if not self.left:
+            raise KeyboardInterrupt
+
+
+def test_an_interrupted_copy_goes_on(store, values):
+    whole = sum(1 for info in store.files.walk("datasets") if "/segments/" in info.key)
+    with pytest.raises(KeyboardInterrupt):
+        store.materialise("d/f", _Interrupted(whole + 3))
+    features, fetched = store.fetch("d/f")
+    assert fetched.present_files >= whole + 3
+    assert fetched.files <= 9
+    np.testing.assert_array_equal(features.gather(np.arange(N)), values)
+
+
+def test_a_scan_fetches_the_next_shard_meanwhile(store, values, s3):
+    scan = store.features("d/f@1").scan()
+    s3.calls.clear()
+    _, first = next(scan)
+    np.testing.assert_array_equal(first, values[:64])
+    deadline = time.monotonic() + 20
+    while len(paths(s3)) < 2 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert len(paths(s3)) == 2
+    assert len(list(scan)) == 2
+    assert len(paths(s3)) == 3
+
+
 def test_no_space_is_said_before_anything_is_fetched(store, s3, monkeypatch):
     monkeypatch.setattr("shutil.disk_usage", lambda _path: SimpleNamespace(free=100))
     s3.calls.clear()
@@ -210,7 +248,7 @@ def race(store, writers, commits):
     done = threading.Event()
 
     def read():
-        while not done.is_set():
+        while not done.wait(0.05):
             dataset = store.dataset("d")
             ids = list(dataset.ids)
             if len(ids) != dataset.rows or len(set(ids)) != len(ids):
