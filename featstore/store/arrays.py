@@ -110,7 +110,7 @@ class StoredArray:
             (chunk,) = metadata["chunk_grid"]["configuration"]["chunk_shape"]
             self._chunk = int(chunk)
             self.dtype = np.dtype(metadata["data_type"])
-        except (LookupError, TypeError, ValueError) as error:
+        except (LookupError, TypeError, ValueError, RecursionError) as error:
             raise CorruptStoreError(f"the metadata of {where} is missing or damaged: {error}", hint=_REPAIR) from error
         if length not in (None, self.length) or self.length < 0 or self._chunk < 1:
             raise CorruptStoreError(f"{where} says it has {self.length} values instead of {length}", hint=_REPAIR)

@@ -155,9 +155,13 @@ class Dataset:
         covered = 0
         for overlay in reversed(self.record.overlays):
             if name in overlay.columns:
-                found = read_column(self._files, segment_key(self.name, overlay.name), name, overlay.rows)
-                if found is not None:
-                    parts, covered = [found], overlay.rows
+                key = segment_key(self.name, overlay.name)
+                found = read_column(self._files, key, name, overlay.rows)
+                if found is None:
+                    raise CorruptStoreError(
+                        f"{self._files.where(key)} lacks column {name}", hint="restore it from a copy of the store"
+                    )
+                parts, covered = [found], overlay.rows
                 break
         holes: list[int] = []
         for segment in self.record.segments:

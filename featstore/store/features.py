@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from featstore.errors import AlignmentError, IncompleteError, UsageError, sample_of
+from featstore.errors import AlignmentError, CorruptStoreError, IncompleteError, NotFoundError, UsageError, sample_of
 from featstore.store.dataset import Dataset
 from featstore.store.files import Files
 from featstore.store.records import FeatureSetVersion, RowFailure, ShardRecord, fetch
@@ -109,13 +109,21 @@ class FeatureSet:
         return np.concatenate([np.zeros((0, 16), np.uint8), *(segment.input_digests() for segment in self._segments)])
 
     def failures(self) -> list[RowFailure]:
-        """The ledger: every failed row with its stage and error."""
+        """The ledger: every failed row with its stage and error.
+
+        Raises:
+            CorruptStoreError: a shard's record is missing or damaged.
+        """
         found: list[RowFailure] = []
         for part in self.record.segments:
-            prefix = f"{plan_key(self.record.dataset, self.record.name, part.name)}/shards"
-            for name in self._files.names(prefix):
-                key = f"{prefix}/{name}"
-                found += fetch(self._files, ShardRecord, key).failures
+            for shard in part.shards:
+                key = f"{plan_key(self.record.dataset, self.record.name, part.name)}/shards/{shard}.json"
+                try:
+                    found += fetch(self._files, ShardRecord, key).failures
+                except NotFoundError:
+                    raise CorruptStoreError(
+                        f"{self._files.where(key)} is missing", hint="restore the file from a copy of the store"
+                    ) from None
         return sorted(found, key=lambda failure: failure.row)
 
     def row(self, number: int) -> NDArray[Any]:

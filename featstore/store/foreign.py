@@ -33,7 +33,7 @@ def read_rows(files: Files, key: str, start: int, stop: int) -> NDArray[Any]:
     try:
         metadata = json.loads(files.get(f"{key}/zarr.json"))
         names = set(_codec_names(metadata))
-    except (ValueError, TypeError, LookupError) as error:
+    except (ValueError, TypeError, LookupError, RecursionError) as error:
         raise CorruptStoreError(f"the metadata of {where} is damaged: {error}") from error
     if names - _CODECS:
         raise UntrustedError(

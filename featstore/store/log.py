@@ -9,16 +9,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
-from pydantic import BaseModel
-
-from featstore.errors import NotFoundError, UnknownNameError
+from featstore.errors import CorruptStoreError, NotFoundError, UnknownNameError
 from featstore.store.files import Files
 from featstore.store.names import check_name
-from featstore.store.records import dump, fetch
+from featstore.store.records import Commit, TagEntry, dump, fetch
 
 __all__ = ["Log"]
 
-V = TypeVar("V", bound=BaseModel)
+V = TypeVar("V", bound=Commit)
+_MISPLACED = "restore the file from a copy of the store"
 
 
 class Log(Generic[V]):
@@ -40,9 +39,18 @@ class Log(Generic[V]):
         return _numbers(self._files.names(f"{self._prefix}/versions"))
 
     def read(self, number: int) -> V:
-        """One version's record."""
+        """One version's record.
+
+        Raises:
+            CorruptStoreError: it is damaged, or that of another version.
+        """
         key = f"{self._prefix}/versions/{number}.json"
-        return fetch(self._files, self._model, key)
+        record = fetch(self._files, self._model, key)
+        if (record.home, record.number) != (self._prefix, number):
+            raise CorruptStoreError(
+                f"{self._files.where(key)} is version {record.number} of {record.home}", hint=_MISPLACED
+            )
+        return record
 
     def latest(self) -> V | None:
         """The newest version's record, None before the first commit."""
@@ -71,8 +79,8 @@ class Log(Generic[V]):
         check_name(name, "tag")
         while True:
             entries = _numbers(self._files.names(f"{self._prefix}/tags/{name}"))
-            key = f"{self._prefix}/tags/{name}/{entries[-1] + 1 if entries else 1}.json"
-            if self._files.put_new(key, [dump(_TagEntry(version=number))]):
+            entry = TagEntry(tag=name, number=entries[-1] + 1 if entries else 1, version=number)
+            if self._files.put_new(f"{self._prefix}/tags/{name}/{entry.number}.json", [dump(entry)]):
                 return
 
     def tags(self) -> dict[str, int]:
@@ -102,13 +110,14 @@ class Log(Generic[V]):
         return self.read(self._tagged(text))
 
     def _tagged(self, name: str) -> int:
-        entry = _numbers(self._files.names(f"{self._prefix}/tags/{name}"))[-1]
-        key = f"{self._prefix}/tags/{name}/{entry}.json"
-        return fetch(self._files, _TagEntry, key).version
-
-
-class _TagEntry(BaseModel):
-    version: int
+        number = _numbers(self._files.names(f"{self._prefix}/tags/{name}"))[-1]
+        key = f"{self._prefix}/tags/{name}/{number}.json"
+        entry = fetch(self._files, TagEntry, key)
+        if (entry.tag, entry.number) != (name, number):
+            raise CorruptStoreError(
+                f"{self._files.where(key)} is entry {entry.number} of tag {entry.tag}", hint=_MISPLACED
+            )
+        return entry.version
 
 
 def _numbers(names: list[str]) -> list[int]:

@@ -17,6 +17,7 @@ from featstore.store.files import Files
 
 __all__ = [
     "FORMAT",
+    "Commit",
     "DatasetVersion",
     "FeatureSetVersion",
     "IndexPointer",
@@ -27,6 +28,7 @@ __all__ = [
     "RowSegment",
     "ShardRecord",
     "StoreRecord",
+    "TagEntry",
     "VectorSegment",
     "Version",
     "dump",
@@ -93,7 +95,7 @@ class Removal(_Record):
     digest: str
 
 
-class _Commit(_Record):
+class Commit(_Record):
     """What every commit says of itself.
 
     `layout` counts how often the rows of the dataset were renumbered: row numbers mean the same in all versions of one
@@ -110,8 +112,13 @@ class _Commit(_Record):
     rows: int
     provenance: dict[str, Any] = Field(default_factory=dict)
 
+    @property
+    def home(self) -> str:
+        """Key below which its versions are."""
+        raise NotImplementedError
 
-class DatasetVersion(_Commit):
+
+class DatasetVersion(Commit):
     """One commit of a dataset. `earlier` holds the last version of each earlier layout."""
 
     kind: Literal["dataset"] = "dataset"
@@ -120,6 +127,19 @@ class DatasetVersion(_Commit):
     overlays: tuple[Overlay, ...] = ()
     removed: tuple[Removal, ...] = ()
     earlier: tuple[int, ...] = ()
+
+    @property
+    def home(self) -> str:
+        """Key below which its versions are."""
+        return f"datasets/{self.name}"
+
+
+class TagEntry(_Record):
+    """One entry of a tag's log: its tag, its number in the log, and the version that the tag names since."""
+
+    tag: str
+    number: int
+    version: int
 
 
 class Version(_Record):
@@ -215,7 +235,7 @@ class IndexPointer(_Record):
     segment: str
 
 
-class FeatureSetVersion(_Commit):
+class FeatureSetVersion(Commit):
     """One commit of a feature set."""
 
     kind: Literal["features"] = "features"
@@ -223,6 +243,11 @@ class FeatureSetVersion(_Commit):
     dtype: Literal["float16", "float32", "float64"]
     space: Space
     segments: tuple[VectorSegment, ...]
+
+    @property
+    def home(self) -> str:
+        """Key below which its versions are."""
+        return f"features/{self.dataset}/{self.name}"
 
 
 R = TypeVar("R", bound=BaseModel)
@@ -253,7 +278,7 @@ def load(model: type[R], data: bytes, *, where: str) -> R:
     hint = "restore the file from a copy of the store"
     try:
         content = json.loads(data)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise CorruptStoreError(f"{where} is not JSON: {error}", hint=hint) from error
     found = content.get("format", FORMAT) if isinstance(content, dict) else None
     if isinstance(found, int) and found > FORMAT:
