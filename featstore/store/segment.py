@@ -237,10 +237,12 @@ class SegmentReader:
                 data = self._files.get(key)
             except NotFoundError:
                 raise CorruptStoreError(f"{where} is missing", hint=_REPAIR) from None
-            part = decode_chunk(data, np.dtype("u1"), where=where).reshape(-1, width)
-            if len(part) != record.shard_rows:
-                raise CorruptStoreError(f"{where} holds {len(part)} rows instead of {record.shard_rows}", hint=_REPAIR)
-            parts.append(part)
+            flat = decode_chunk(data, np.dtype("u1"), where=where)
+            if len(flat) != record.shard_rows * width:
+                raise CorruptStoreError(
+                    f"{where} holds {len(flat)} bytes instead of {record.shard_rows * width}", hint=_REPAIR
+                )
+            parts.append(flat.reshape(-1, width))
         skipped = record.offset - record.shards.start * record.shard_rows
         return np.concatenate(parts)[skipped : skipped + self.rows]
 

@@ -32,7 +32,7 @@ def check_damaged(files, expected, what):
         return
     if found != expected:
         assert files.local, what
-        assert "/features/c/" in what, what
+        assert "/features/c" in what, what
         assert verify(store, full=True).problems, what
 
 
