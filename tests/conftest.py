@@ -20,6 +20,12 @@ def _s3() -> Iterator[ObjectServer]:
     server.close()
 
 
+@pytest.fixture(autouse=True)
+def _own_cache(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Tests leave the user's cache alone."""
+    monkeypatch.setenv("FEATSTORE_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
+
+
 @pytest.fixture
 def s3(_s3: ObjectServer, monkeypatch: pytest.MonkeyPatch, tmp_path) -> Iterator[ObjectServer]:
     """The S3 server, without faults, with credentials for it in the environment and an empty local cache."""

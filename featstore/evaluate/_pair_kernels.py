@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from featstore.evaluate._compile import compiled
-from featstore.evaluate._rank_kernels import cell_of, mask_rows
+from featstore.evaluate._rank_kernels import BELOW, cell_of, mask_rows
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -51,14 +51,16 @@ def collect_tile(
     Collected pairs are written to queries and rows, as places in the tile; returns how many there are.
     """
     n = tile.shape[1]
-    last_cell = np.float32(cells.size - 1)
+    below = cells.size - BELOW
+    last_cell = np.float32(below)
     place = np.empty(n, np.uint16)
     found = 0
     for q in range(begin, end):
         line = tile[q]
         # Two loops: the first is pure arithmetic and vectorises, the second is bound by memory.
         for j in range(n):
-            place[j] = cell_of(line[j], top, scale, last_cell)
+            c = cell_of(line[j], top, scale, last_cell)
+            place[j] = c if c < below else below + (j & (BELOW - 1))
         for j in range(n):
             at = np.intp(place[j])
             value = cells[at]

@@ -34,7 +34,7 @@ GREATER, EQUAL, BEFORE = 0, 1, 2
 
 # Most scores lie below every positive. They take turns among this many last cells, because increments of one cell wait for
 # each other; a power of two.
-_BELOW = 16
+BELOW = 16
 # Rounding a float64 to float32 moves it by at most 2^-24 of its size; no score is larger than the product of the norms.
 _CELL_SLACK = 2.0**-23
 
@@ -117,7 +117,7 @@ def place_cells(
     closer look.
     """
     n_cells = cells.shape[1]
-    below = n_cells - _BELOW
+    below = n_cells - BELOW
     last = np.float32(below)
     for q in range(offsets.size - 1):
         cells[q, :] = 0
@@ -233,7 +233,7 @@ def count_tile(
     (`finish`). Returns the largest |GEMM − canonical| / bound seen on a positive, which must not exceed 1.
     """
     n = block.shape[0]
-    below = cells.shape[1] - _BELOW
+    below = cells.shape[1] - BELOW
     last_cell = np.float32(below)
     place = np.empty(n, np.uint16)
     near = np.empty(n, np.int32)
@@ -252,7 +252,7 @@ def count_tile(
         top_q, scale_q = top[q], scale[q]
         for j in range(n):
             c = cell_of(line[j], top_q, scale_q, last_cell)
-            place[j] = c if c < below else below + (j & (_BELOW - 1))
+            place[j] = c if c < below else below + (j & (BELOW - 1))
         counter = cells[q]
         n_near = 0
         for j in range(n):
@@ -278,7 +278,7 @@ def finish(
     steps: NDArray[np.int32],
 ) -> None:
     """Turn steps and cells into counts in place: steps [3, P] then holds those among the non-positives."""
-    last_cell = np.float32(cells.shape[1] - _BELOW)
+    last_cell = np.float32(cells.shape[1] - BELOW)
     for q in range(offsets.size - 1):
         greater = equal = before = above = np.int64(0)
         c = 0

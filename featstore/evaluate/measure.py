@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from featstore.errors import UsageError
 from featstore.evaluate.arrays import PerQuery, evaluate_vectors
 from featstore.evaluate.blocking import Blocking
+from featstore.evaluate.cell_cache import cell_key, load_cell, save_cell
 from featstore.evaluate.identification import identify
 from featstore.evaluate.metrics import metric_info
-from featstore.evaluate.relevance import WithDistractors
+from featstore.evaluate.relevance import WithDistractors, digest_of
 from featstore.evaluate.templates import PooledVectors
 from featstore.evaluate.vectors import Concatenated, Resized, SetVectors
 from featstore.evaluate.verification import verify_pairs
@@ -87,10 +88,40 @@ class CellMeasure:
         return self.ranks_rows and not (zeros or self._request.distractors)
 
     def __call__(self, plan: CellPlan) -> PerQuery:
-        """Every query's values in a cell."""
+        """Every query's values in a cell, from the cache where the same cell was measured before."""
         query, gallery, relevance = self.sides_of(plan)
-        found = self.measured(query, gallery, relevance, plan.role)
+        key = cell_key(self._inputs(plan, relevance))
+        found = load_cell(key) if self._request.cache else None
+        if found is None:
+            found = self.measured(query, gallery, relevance, plan.role)
+            if self._request.cache:
+                save_cell(key, found, self._progress)
+        else:
+            self._progress.note(f"{plan.role} was measured before, its values were kept")
         return found.with_zeros(self._problem.absent) if self._problem.unanswered_are_zero else found
+
+    def _inputs(self, plan: CellPlan, relevance: Relevance) -> dict[str, Any]:
+        """Everything that the values of a cell depend on."""
+        problem, request = self._problem, self._request
+        inputs: dict[str, Any] = {
+            "metrics": self._metrics,
+            "measure": problem.measure,
+            "score": request.score,
+            "widths": request.widths,
+            "relevance": relevance.digest().hex(),
+            "missing": None if problem.missing is None else digest_of(problem.missing).hex(),
+        }
+        if request.distractors is not None:
+            inputs["distractors"] = [found.record.uuid for _, found in sorted(self._distractor_sets().items())]
+        sides = (
+            ("query", plan.query, problem.query_rows, problem.query_templates),
+            ("gallery", plan.gallery, problem.gallery_rows, problem.gallery_templates),
+        )
+        for name, side, rows, templates in sides:
+            # the space says which map the rows go through
+            inputs[name] = [self._sides.features(side).record.uuid, self._sides.space(side).digest]
+            inputs[f"{name} rows"] = (digest_of(rows) if templates is None else templates.digest()).hex()
+        return inputs
 
     def sides_of(self, plan: CellPlan) -> tuple[Vectors, Vectors, Relevance]:
         """The queries and the gallery of a cell at one width, distractors included, and the ground truth between them."""
@@ -141,11 +172,7 @@ class CellMeasure:
             raise UsageError(
                 "--distractors does not go with a map of the gallery", hint="store the mapped sets instead"
             )
-        dataset = self._request.distractors or ""
-        sets: dict[str, FeatureSet] = {}
-        for gallery in {cell.gallery.set for cell in self._request.cells()}:
-            name = parse_set(gallery).name
-            sets[name] = self._store.features(f"{dataset}/{name}")
+        sets = self._distractor_sets()
         own = self._sides.features(plan.gallery)
         found = sets[parse_set(plan.gallery.set).name]
         require_same(
@@ -155,6 +182,11 @@ class CellMeasure:
             hint="encode the distractors with the same model",
         )
         return SetVectors(found, common_rows(list(sets.values())))
+
+    def _distractor_sets(self) -> dict[str, FeatureSet]:
+        """The distractor dataset's sets by name, one for each gallery."""
+        names = {parse_set(cell.gallery.set).name for cell in self._request.cells()}
+        return {name: self._store.features(f"{self._request.distractors}/{name}") for name in names}
 
     def _same_width(self, query: Vectors, gallery: Vectors) -> tuple[Vectors, Vectors]:
         policy = self._request.widths

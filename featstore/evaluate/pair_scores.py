@@ -274,6 +274,8 @@ class _Counted:
     """What a pass finds: counts of cells, and the canonical scores of the negatives in cells that touch a window."""
 
     def __init__(self, windows: Sequence[_Window], bound: float) -> None:
+        from featstore.evaluate._rank_kernels import BELOW
+
         edges = [edge for window in windows for edge in window if np.isfinite(edge)] or [0.0]
         size = max(map(abs, edges))
         self._margin = bound + 2.0**-22 * size
@@ -281,10 +283,12 @@ class _Counted:
         width = max((max(edges) - min(edges) + 4 * self._margin) / (_CELLS - 4), 2.0**-20 * size, 2.0**-100)
         self._top = np.float32(max(edges) + 2 * self._margin + width)
         self._scale = np.float32(1.0 / width)
-        self._start = np.zeros(_CELLS, np.int32)
+        # scores below all windows take turns among the cells from the last on, see `count_tile`
+        self._start = np.zeros(_CELLS + BELOW - 1, np.int32)
         for window in windows:
             self._start[self._cell(window.high + self._margin) : self._cell(window.low - self._margin) + 1] = -1
-        self._cells = np.zeros(_CELLS, np.int64)
+        self._start[_CELLS:] = self._start[_CELLS - 1]
+        self._cells = np.zeros(len(self._start), np.int64)
         self._tally = _Tally()
 
     def collect(self, tile: NDArray[np.float32], begin: int, end: int) -> _Found:

@@ -49,6 +49,7 @@ class EvalRequest(BaseModel):
         further_metrics: Names to be added to these.
         max_memory: Bytes that the evaluation may take beside what the process holds already.
         workers: Processes that divide the gallery.
+        cache: Take cells that were measured before from the user's cache, and keep those that were not.
         allow_unrelated: Compare sets whose spaces nothing declares comparable, and mark the cell.
         bootstrap: Resamples for the intervals; 0 for none.
         seed: Of the resampling.
@@ -80,6 +81,7 @@ class EvalRequest(BaseModel):
     further_metrics: tuple[str, ...] = ()
     max_memory: int = Field(default=DEFAULT_MAX_MEMORY, gt=0)
     workers: int = Field(default=1, ge=1)
+    cache: bool = True
     allow_unrelated: bool = False
     bootstrap: int = Field(default=2000, ge=0)
     seed: int = 0

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from featstore.errors import AlignmentError, NonFiniteError
+from featstore.evaluate.relevance import digest_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -75,6 +76,11 @@ class Templates:
 
     def __len__(self) -> int:
         return len(self.template_media)
+
+    def digest(self) -> bytes:
+        """What is pooled and how, in 32 bytes."""
+        keep = np.array([self.keep_norm])
+        return digest_of(self.order, self.media_starts, self.template_media, self.weights, keep)
 
     @property
     def first_rows(self) -> NDArray[np.int64]:

@@ -307,5 +307,7 @@ def clear_cache(unused_days: float = 0.0) -> int:
     fresh = now - _LEFTOVER_SECONDS if unused_days else now
     loose = (info for source in (cache.walk("blobs"), cache.leftovers()) for info in source)
     drop += [info for info in loose if info.key not in keep and info.modified <= fresh]
+    # measured cells (`featstore eval`) are small, and kept as long
+    drop += [info for info in cache.walk("cells") if info.modified <= now - unused_days * 86_400]
     cache.delete(info.key for info in drop)
     return sum(info.size for info in drop)

@@ -70,6 +70,7 @@ _REPORTED_RATES = (1e-2, 1e-3, 1e-4)
 )
 @click.option("--max-memory", metavar="SIZE", default="512M", show_default=True, help="For the evaluation, e.g. 4G.")
 @click.option("--workers", type=click.IntRange(1), default=1, show_default=True, help="Processes for the gallery.")
+@click.option("--no-cache", is_flag=True, help="Measure cells again that were measured before.")
 @click.option(
     "--metric", "metrics", metavar="NAME", multiple=True, help="Metric to report; repeatable. See `featstore metrics`."
 )
@@ -141,6 +142,7 @@ def eval_(
     widths: Literal["refuse", "truncate", "pad"],
     max_memory: str,
     workers: int,
+    no_cache: bool,
     metrics: tuple[str, ...],
     backfill: tuple[str, ...],
     backfill_steps: int,
@@ -195,6 +197,7 @@ def eval_(
         widths=widths,
         max_memory=parse_memory(max_memory),
         workers=workers,
+        cache=not no_cache,
         metrics=metrics,
         further_metrics=tuple(metric for gate in parsed for metric in gate.metrics),
         backfill=_orders(backfill, wanted=report is not None and not (query or gallery)),
