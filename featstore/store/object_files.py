@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from obstore.exceptions import AlreadyExistsError, BaseError
 
-from featstore.errors import FeatstoreError, NotFoundError, UsageError
+from featstore.errors import CorruptStoreError, FeatstoreError, NotFoundError, UsageError
 from featstore.store.files import FileInfo
 from featstore.store.object_access import explain, login
 
@@ -115,21 +115,23 @@ class ObjectFiles:
         """The whole object in memory; a large one comes over several connections at once."""
         import obstore
 
-        with self._explained(key):
-            found = obstore.get(self._store, key)
-            size = found.meta["size"]
-            if size <= _PART_BYTES:
-                return memoryview(bytearray(found.bytes()))
-            del found  # its bytes are not asked for
+        try:
+            with self._explained(key):
+                found = obstore.get(self._store, key, options={"range": (0, _PART_BYTES)})
+                size, first = found.meta["size"], found.bytes()
+        except CorruptStoreError:  # an empty object has no range at all
+            return memoryview(bytearray(self.get(key)))
         data = memoryview(bytearray(size))
+        data[: len(first)] = first
 
         def fetch(start: int) -> None:
             stop = min(size, start + _PART_BYTES)
             with self._explained(key):
                 data[start:stop] = obstore.get_range(self._store, key, start=start, end=stop)
 
-        with ThreadPoolExecutor(_CONNECTIONS) as pool:
-            list(pool.map(fetch, range(0, size, _PART_BYTES)))
+        if size > _PART_BYTES:
+            with ThreadPoolExecutor(_CONNECTIONS) as pool:
+                list(pool.map(fetch, range(_PART_BYTES, size, _PART_BYTES)))
         return data
 
     def names(self, prefix: str) -> list[str]:
