@@ -154,13 +154,13 @@ def values(result: EvalResult, roles: dict[str, str]) -> dict[Column, np.ndarray
 def table(resampled: Resampled) -> list[dict[str, object]]:
     """Print one line a row, with the paired difference to old/old for cross rows, and return the numbers."""
     print(
-        f"\n{'%':20}"
+        f"\n{'%':25}"
         + "".join(f"{metric:>9}  {'95 %':13}{'− old/old':>10}  {'95 %':15}" for metric in METRICS)
         + "verdict (map)"
     )
     rows = []
     for name in dict.fromkeys(column.role for column in resampled.columns):
-        line, verdict = f"{name:20}", ""
+        line, verdict = f"{name:25}", ""
         for metric in METRICS:
             value = resampled.estimate({Column(name, metric): 1.0})
             line += f"{100 * value.value:9.1f}  {span(value.low, value.high, ''):13}"
