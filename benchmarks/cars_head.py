@@ -2,11 +2,14 @@
 
 Scenario `exclass`: old is a head on MobileNetV1-0.25 features trained with 30 % of the training classes; new is a head on
 EfficientNet-Lite1 features trained with all. Test `seen`: 60 % of each class's images train, 10 % validate, 30 % test;
-test `unseen`: 40 % of the classes train, 10 % validate, 50 % test. Width 128, settings as shipped (nothing is tuned here),
-the epoch chosen on validation rows, test rows scored once. Prints mAP and R@1 over the seeds with intervals over seeds ×
-classes × queries.
+test `unseen`: 40 % of the classes train, 10 % validate, 50 % test. Width 128, the epoch chosen on validation rows, test rows
+scored once. Prints mAP and R@1 over the seeds with intervals over seeds × classes × queries.
+
+Settings are as shipped, nothing tuned. With --trials N the rows are shipped recipes instead: every method gets N trials on
+the selection seeds 100–102, scored on validation rows, and what `sweep.lock` says is reported on seeds 0 and up.
 
     python benchmarks/cars_head.py --data ../shared/data --test unseen --seeds 3
+    python benchmarks/cars_head.py --data ../shared/data --test unseen --trials 4 --rows independent l2 bct odpp ours
 """
 
 from __future__ import annotations
@@ -25,6 +28,8 @@ from featstore.evaluate import Column, EvalRequest, EvalResult, Resampled, Run, 
 from featstore.maps import apply_map
 from featstore.store import Store, split_dataset
 from featstore_training import TrainConfig, train
+from featstore_training.recipes import find_recipe, shipped_recipes
+from featstore_training.sweep import LOCK, read_lock, sweep
 
 ROWS: dict[str, dict[str, Any]] = {
     "independent": {"loss": "independent"},
@@ -57,6 +62,7 @@ ROWS: dict[str, dict[str, Any]] = {
 METRICS = ("map", "recall@1")
 OLD_MODEL, NEW_MODEL = "v1_025_128", "lite1_192"
 WIDTH = 128
+SELECTION_SEEDS = (100, 101, 102)
 TO_SET_NAME = str.maketrans({" ": None, ":": "-", "+": "-", ".": "-"})
 PARTS = {
     "seen": ("image", {"train": 0.6, "val": 0.1, "test": 0.3}),
@@ -69,23 +75,31 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--data", type=Path, default=Path("../shared/data"), help="folder with features/ and cars196h/")
     parser.add_argument("--test", choices=list(PARTS), default="seen", help="were the test classes trained on?")
-    parser.add_argument("--rows", nargs="*", default=list(ROWS), choices=list(ROWS), metavar="ROW", help="default: all")
+    parser.add_argument(
+        "--rows", nargs="*", default=None, metavar="ROW", help="rows, or recipes with --trials; default: all"
+    )
+    parser.add_argument("--trials", type=int, default=0, help="choose settings among so many for every method")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--epochs", type=int, default=None, help="default: the trainer's own")
     parser.add_argument("--json", type=Path, default=None, help="write the numbers here too")
     arguments = parser.parse_args()
     began = time.monotonic()
+    known = [name for name in shipped_recipes() if name != "bct-classifier"] if arguments.trials else list(ROWS)
+    names = arguments.rows or known
+    if unknown := set(names) - set(known):
+        parser.error(f"no rows {', '.join(sorted(unknown))}; there are: {', '.join(known)}")
     with tempfile.TemporaryDirectory() as folder:
         store = open_cars(Path(folder), arguments.data)
+        rows = choose(store, Path(folder), names, arguments) if arguments.trials else {n: ROWS[n] for n in names}
         runs, columns = [], ()
         for seed in range(arguments.seeds):
-            columns, run = one_seed(store, Path(folder), seed, arguments)
+            columns, run = one_seed(store, Path(folder), seed, rows, arguments)
             runs.append(run)
             print(f"seed {seed} done after {time.monotonic() - began:.0f} s", flush=True)
     resampled = Resampled.of(columns, runs, resamples=2000, seed=0)
-    rows = table(resampled)
+    printed = table(resampled)
     if arguments.json:
-        arguments.json.write_text(json.dumps(rows, indent=1))
+        arguments.json.write_text(json.dumps({"settings": rows, "rows": printed}, indent=1, default=str))
 
 
 def open_cars(folder: Path, data: Path) -> Store:
@@ -102,28 +116,71 @@ def open_cars(folder: Path, data: Path) -> Store:
     return store
 
 
-def one_seed(store: Store, folder: Path, seed: int, arguments: argparse.Namespace) -> tuple[tuple[Column, ...], Run]:
-    """Split, train old and every method, evaluate; per-query values of every column of the table."""
+def choose(store: Store, folder: Path, names: list[str], arguments: argparse.Namespace) -> dict[str, dict[str, Any]]:
+    """The settings that the same number of trials chose for every method, on validation rows of the selection seeds."""
+    for seed in SELECTION_SEEDS:
+        prepare_seed(store, folder, seed, arguments)
+    sets: dict[str, Any] = {
+        "new": f"cars/{NEW_MODEL}",
+        "old": "cars/old-{seed}",
+        "where": ["split{seed}=train"],
+        "val_where": ["split{seed}=val"],
+        "width": WIDTH,
+    }
+    if arguments.epochs is not None:
+        sets["epochs"] = arguments.epochs
+    chosen, reference = {}, None
+    for name in sorted(names, key=lambda name: name != "independent"):  # the reference first, by self alone
+        recipe = find_recipe(name).model_copy(update={"trials": arguments.trials, "seeds": SELECTION_SEEDS})
+        report = sweep(store, recipe, folder / "sweeps" / name, settings=sets, reference=reference)
+        lock = read_lock(report.folder / LOCK)
+        reference = lock if name == "independent" else reference
+        chosen[name] = lock.settings
+        for trial in report.trials:
+            numbers = ", ".join(f"{key} {value:.4f}" for key, value in trial.validation.items())
+            print(f"{name}: {trial.settings} → {numbers}{' ◆' if trial.frontier else ''}", flush=True)
+    return chosen
+
+
+def prepare_seed(store: Store, folder: Path, seed: int, arguments: argparse.Namespace) -> Path:
+    """Split the rows and make the old set `cars/old-SEED`; returns the old run."""
     split, era = f"split{seed}", f"era{seed}"
     by, parts = PARTS[arguments.test]
     split_dataset(store, "cars", parts, by=by, seed=seed, column=split)
     split_dataset(store, "cars", {"old": 0.3, "new": 0.7}, by="class", seed=seed, column=era, where=(f"{split}=train",))
-    common: dict[str, Any] = {"width": WIDTH, "seed": seed, "val_where": (f"{split}=val",)}
+    config = TrainConfig(
+        loss="independent",
+        new=f"cars/{OLD_MODEL}",
+        where=(f"{split}=train", f"{era}=old"),
+        val_where=(f"{split}=val",),
+        width=WIDTH,
+        seed=seed,
+        **({} if arguments.epochs is None else {"epochs": arguments.epochs}),
+    )
+    return fit(store, config, folder, f"cars/old-{seed}")
+
+
+def one_seed(
+    store: Store, folder: Path, seed: int, rows: dict[str, dict[str, Any]], arguments: argparse.Namespace
+) -> tuple[tuple[Column, ...], Run]:
+    """Train every method, evaluate; per-query values of every column of the table."""
+    old_run, old, split = prepare_seed(store, folder, seed, arguments), f"cars/old-{seed}", f"split{seed}"
+    common: dict[str, Any] = {
+        "new": f"cars/{NEW_MODEL}",
+        "old": old,
+        "old_run": old_run,
+        "where": (f"{split}=train",),
+        "val_where": (f"{split}=val",),
+        "width": WIDTH,
+        "seed": seed,
+    }
     if arguments.epochs is not None:
         common["epochs"] = arguments.epochs
-    old = f"cars/old-{seed}"
-    old_run = fit(
-        store,
-        TrainConfig(loss="independent", new=f"cars/{OLD_MODEL}", where=(f"{split}=train", f"{era}=old"), **common),
-        folder,
-        old,
-    )
-    common |= {"new": f"cars/{NEW_MODEL}", "where": (f"{split}=train",)}
     values_of: dict[Column, np.ndarray] = {}
     classes = np.zeros(0, dtype=np.int64)
-    for name in arguments.rows:
+    for name, settings in rows.items():
         new = f"cars/{name.translate(TO_SET_NAME)}-{seed}"
-        fit(store, TrainConfig(old=old, old_run=old_run, **common | ROWS[name]), folder, new)
+        fit(store, TrainConfig(**{**settings, **common}), folder, new)
         request = EvalRequest(
             old=old, new=new, where=(f"{split}=test",), metrics=METRICS, bootstrap=0, allow_unrelated=True
         )
