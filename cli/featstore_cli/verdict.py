@@ -21,6 +21,7 @@ def print_result(result: EvalResult, gates: list[GateResult]) -> None:
     for role, verdicts in result.criterion.items():
         _print_change(result, role, verdicts)
     if result.subject:
+        _print_other_changes(result)
         _print_flips(result)
     if result.chain and len(result.criterion) > 1:
         _print_chain(result)
@@ -79,6 +80,17 @@ def _gain(result: EvalResult, metric: str) -> str:
         return f"[dim]{result.update_gain_reason[metric]}[/]"
     interval = result.update_gain_interval[metric]
     return f"{gain:.2f}" + (f" [dim]{interval[0]:.2f}–{interval[1]:.2f}[/]" if interval else "")
+
+
+def _print_other_changes(result: EvalResult) -> None:
+    """The headline of the differences that are no cross-test: what a full backfill brings, and the reference."""
+    shown = [
+        f"{name.replace(' - ', ' − ')} {_points(changes[result.headline])}"
+        for name, changes in result.differences.items()
+        if name.partition(" - ")[0] not in result.criterion
+    ]
+    if shown:
+        out.print(f"{result.headline}: {'; '.join(shown)}")
 
 
 def _print_flips(result: EvalResult) -> None:

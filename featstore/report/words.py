@@ -6,8 +6,8 @@ import re
 from typing import NamedTuple
 
 from featstore.evaluate import Cell, EvalResult
-from featstore.evaluate.compatibility import baseline, deciding
-from featstore.report.numbers import count, percent, points, span
+from featstore.evaluate.compatibility import baseline, deciding, is_own
+from featstore.report.numbers import count, difference, percent, points, span
 
 __all__ = ["Subject", "Verdict", "default_title", "meaning", "outcome", "printable", "subject", "verdict"]
 
@@ -158,6 +158,14 @@ def _notes(result: EvalResult, about: Subject) -> list[str]:
     if len(tests) > 1:
         passed = sum(result.criterion[role][result.headline] is True for role in tests)
         notes.append(f"{passed} of {len(tests)} cross-tests pass in {result.headline}.")
+    for name, changes in result.differences.items():
+        after, _, before = name.partition(" - ")
+        change = changes[result.headline]
+        if is_own(after) and is_own(before) and change.low is not None and change.low <= 0:
+            notes.append(
+                f"The newer model is not surely better even on its own gallery ({name.replace(' - ', ' − ')}: "
+                f"{difference(change)} points)."
+            )
     if any(result.cell(role).unrelated for role in result.criterion):
         notes.append("Nothing declares the spaces of two models comparable; they were compared all the same.")
     return notes

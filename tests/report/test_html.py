@@ -140,6 +140,8 @@ def test_an_undecided_verdict_and_no_update_gain(undecided, store):
     text = Page(to_html(undecided, store=store)).text
     assert "Undecided. It is open whether" in text
     assert "Not available: no reference set was given." in text
+    own = undecided.differences["new/new - old/old"]["map"]
+    assert ("not surely better even on its own gallery" in text) == (own.low <= 0)
 
 
 def test_a_reference_that_is_no_better_gives_one_reason_for_all_metrics(store):
