@@ -18,7 +18,7 @@ from featstore.errors import CorruptStoreError, FeatstoreError, NotFoundError
 from featstore.store.files import Files
 from featstore.store.ranges import ShardLayout, spans_of
 from featstore.store.records import VectorSegment
-from featstore.store.shards import OpenShard, OpenShards
+from featstore.store.shards import OpenShard, OpenShards, most_open
 from featstore.store.zarr_format import (
     CRC_BYTES,
     check_chunks,
@@ -111,8 +111,9 @@ class SegmentReader:
         local = rows - (shards << self._shard_shift)
         items = out.view(np.dtype((np.void, self._row_bytes))).reshape(-1)
         parts = _parts(shards)
-        for start in range(0, len(parts), _TOGETHER):
-            group = parts[start : start + _TOGETHER]
+        together = min(_TOGETHER, most_open() // 2)
+        for start in range(0, len(parts), together):
+            group = parts[start : start + together]
             opened = [self._shard(shard) if self._files.local else self._is_open(shard) for shard, _ in group]
             for found, (_, into) in zip(opened, group, strict=True):
                 if found is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import mmap
+import resource
 from collections import OrderedDict
 from itertools import pairwise
 from typing import Any
@@ -12,10 +13,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["OpenShard", "OpenShards"]
+__all__ = ["OpenShard", "OpenShards", "most_open"]
 
 # one map holds one descriptor, of which a process usually has 1,024
 _MAX_MAPS = 256
+_SHARE_OF_DESCRIPTORS = 4  # a quarter; the rest is for blocks that callers keep, and for everything else
 # shards of an object store are held in memory
 _MAX_BYTES = 512 << 20
 _PAGE = mmap.PAGESIZE
@@ -132,7 +134,7 @@ class OpenShards:
         """Keep a shard open, closing others as needed."""
         self._shards[key] = shard
         self._bytes += _held(shard)
-        while len(self._shards) > 1 and (len(self._shards) > _MAX_MAPS or self._bytes > _MAX_BYTES):
+        while len(self._shards) > 1 and (len(self._shards) > most_open() or self._bytes > _MAX_BYTES):
             self._bytes -= _held(self._shards.popitem(last=False)[1])
 
     def close(self, reader: int | None = None) -> None:
@@ -145,3 +147,9 @@ class OpenShards:
 
 def _held(shard: OpenShard) -> int:
     return 0 if shard.mapped is not None else shard.rows.nbytes
+
+
+def most_open() -> int:
+    """How many shards may be open at once: no more than the process has file descriptors to spare."""
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    return _MAX_MAPS if limit == resource.RLIM_INFINITY else max(2, min(_MAX_MAPS, limit // _SHARE_OF_DESCRIPTORS))

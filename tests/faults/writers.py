@@ -5,16 +5,21 @@ Run as a program it reads one JSON request a line and answers with one JSON valu
 """
 
 import contextlib
+import itertools
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
 import traceback
 from pathlib import Path
 
+import numpy as np
+
 from featstore.errors import AlignmentError, AlreadyExistsError
-from featstore.store import NewRows, Store
+from featstore.spaces import Space
+from featstore.store import NewRows, Store, verify
 from featstore.store.local_files import LocalFiles
 from featstore.testing import Fault, FaultyFiles
 from tests.faults.job import STEPS, fill
@@ -45,6 +50,34 @@ def append_many(root, number, commits):
         store.append_rows("d", NewRows(ids=[f"{number}-{n}"]))
         store.tag("d/f", f"writer{number}")
         store.tag("d/f", "shared")
+
+
+def with_few_descriptors(root, limit):
+    """Read, check and write a store that has many more shards than this process may have open files."""
+    resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit))
+    rows = 4 * limit
+    values = np.random.default_rng(0).normal(size=(rows, 2)).astype(np.float32)
+    store = Store.init(root)
+    dataset = store.create_dataset("d", NewRows(ids=[str(n) for n in range(rows)]))
+    job = store.plan_features(dataset, "f", Space.named("s", 2), np.dtype("f4"), shard_rows=1)
+    assert job.n_shards == rows
+    for shard in range(rows):
+        job.publish(shard, values[shard : shard + 1])
+    job.commit({})
+    features = store.features("d/f")
+    blocks = (block for _, block in features.scan())
+    kept = list(itertools.islice(blocks, limit // 4))  # blocks in use hold their files open
+    assert sum(len(block) for block in blocks) == rows - len(kept)
+    order = np.random.default_rng(1).permutation(rows)
+    np.testing.assert_array_equal(features.gather(order), values[order])
+    np.testing.assert_array_equal([features.row(row) for row in order.tolist()], values[order])
+    np.testing.assert_array_equal(np.concatenate(kept), values[: len(kept)])
+    assert features.status().all()
+    assert features.failures() == []
+    assert verify(store, full=True).problems == []
+    store.append_rows("d", NewRows(ids=["new"]))
+    store.tag("d/f", "live")
+    assert store.features("d/f@live").take_ids(["7"]).tolist() == values[7:8].tolist()
 
 
 class Writers:
