@@ -23,7 +23,7 @@ import numpy as np
 
 from featstore.evaluate import METRICS
 from featstore.evaluate.arrays import evaluate_vectors
-from featstore.evaluate.blocking import DEFAULT_MAX_MEMORY, Blocking
+from featstore.evaluate.blocking import DEFAULT_BLOCKING, DEFAULT_MAX_MEMORY, Blocking
 from featstore.evaluate.relevance import ByLabel
 from featstore.evaluate.vectors import ArrayVectors
 from featstore.evaluate.verification import verify_pairs
@@ -218,7 +218,11 @@ def compare_peers(data: Data, rate: float, names: str) -> None:
         seconds, value = seconds_of(lambda: work(few))  # noqa: B023
         limit = 2 * len(few.query) * len(few.gallery) * few.query.shape[1] / rate / 1e9
         scaled = seconds * len(data.query) / len(few.query)
-        print(f"{name:32} {scaled:8.2f} s   {seconds / limit:.1f}   {len(few.query):,} queries, scaled; {value}")
+        ours = rank(few, ("map", "recall@1"), DEFAULT_BLOCKING)
+        print(
+            f"{name:32} {scaled:8.2f} s   {seconds / limit:.1f}   {len(few.query):,} queries, scaled; {value} "
+            f"(featstore: map {ours.mean('map'):.6f}, recall@1 {ours.mean('recall@1'):.6f})"
+        )
 
 
 def argsort(data: Data) -> str:
