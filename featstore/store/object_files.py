@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import os
+import random
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
@@ -161,7 +163,8 @@ class ObjectFiles:
         import obstore
 
         data = b"".join(pieces)
-        for _ in range(_CONFLICTS):
+        for attempt in range(_CONFLICTS):
+            time.sleep(random.uniform(0, 0.05 * attempt))  # noqa: S311 - so that two writers do not meet again
             try:
                 with self._explained(key):
                     obstore.put(self._store, key, data, mode="create", use_multipart=False)

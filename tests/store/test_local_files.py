@@ -57,6 +57,19 @@ def test_a_file_system_with_neither_is_refused(tmp_path, monkeypatch):
     assert not list((tmp_path / "store").rglob("*.json"))
 
 
+@pytest.mark.parametrize("says_it_won", [True, False])
+def test_a_place_that_overwrites_is_refused(tmp_path, says_it_won):
+    class Overwriting(LocalFiles):
+        def put_new(self, key, pieces):
+            new = not self.exists(key)
+            self.put(key, b"".join(pieces))
+            return new or says_it_won
+
+    with pytest.raises(UsageError, match="lets a second writer replace what the first one wrote"):
+        Store.init(Overwriting(tmp_path))
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_other_errors_of_a_link_are_no_reason_to_rename(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "link", no_links(errno.EIO))
     with pytest.raises(FeatstoreError, match="cannot write"):

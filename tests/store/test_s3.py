@@ -284,4 +284,25 @@ def test_four_writers_lose_nothing(empty):
 @pytest.mark.full
 @pytest.mark.timeout(1200)
 def test_four_writers_lose_nothing_at_length(empty):
-    race(empty, 4, 40)
+    race(empty, 4, 12)
+
+
+def _tags(location, count):
+    store = Store.open(location)
+    for _ in range(count):
+        store.tag("d/f", "live")
+
+
+@pytest.mark.full
+@pytest.mark.timeout(1200)
+def test_four_writers_of_one_log_lose_no_entry(store):
+    context = multiprocessing.get_context("spawn")
+    workers = [context.Process(target=_tags, args=(store.location, 60)) for _ in range(4)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    assert [worker.exitcode for worker in workers] == [0] * 4
+    entries = store.files.names("features/d/f/tags/live")
+    assert sorted(entries) == sorted(f"{number}.json" for number in range(1, 241))
+    assert store.features("d/f@live").version == 2
