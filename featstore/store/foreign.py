@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from featstore.errors import CorruptStoreError, UntrustedError
 from featstore.store.files import Files
+from featstore.store.local_files import LocalFiles
 
 __all__ = ["read_rows"]
 
@@ -55,7 +56,7 @@ def _codec_names(metadata: dict[str, Any]) -> Iterator[str]:
 
 
 def _location(files: Files, key: str) -> Any:
-    if files.local:
+    if isinstance(files, LocalFiles):
         return files.where(key)
     # an array of another writer in an object store is fetched whole; featstore's own never come here
     from zarr.core.buffer import default_buffer_prototype
