@@ -140,6 +140,7 @@ class TagEntry(_Record):
     tag: str
     number: int
     version: int
+    uuid: str = Field(default_factory=_uuid)
 
 
 class Version(_Record):

@@ -293,6 +293,23 @@ def _tags(location, count):
         store.tag("d/f", "live")
 
 
+def test_equal_entries_of_two_writers_are_two_entries(store):
+    together = threading.Barrier(4)
+
+    def tag():
+        own = Store.open(store.location)
+        together.wait()
+        for _ in range(5):
+            own.tag("d/f", "live")
+
+    writers = [threading.Thread(target=tag) for _ in range(4)]
+    for writer in writers:
+        writer.start()
+    for writer in writers:
+        writer.join()
+    assert len(store.files.names("features/d/f/tags/live")) == 20
+
+
 @pytest.mark.full
 @pytest.mark.timeout(1200)
 def test_four_writers_of_one_log_lose_no_entry(store):
