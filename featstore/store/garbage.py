@@ -1,6 +1,6 @@
 """Deleting what nothing holds: leftovers of writers that died, and what compaction left behind.
 
-Three kinds of files go, each by its own rule:
+Four kinds of files go, each by its own rule:
 
 - *Versions of an earlier layout* (see `featstore.store.retention`) and the segments that only they name. They were committed,
   so no writer depends on them. The segments are listed in a record under `gc/` first, then the versions are deleted, then the
@@ -10,6 +10,7 @@ Three kinds of files go, each by its own rule:
   and until nothing was written to them for the grace period (ten minutes at least; an hour for rows of a dataset, which have no
   heartbeat). The plan goes first; then heartbeats and versions are looked at once more. A writer reports first and looks
   for its plan then (`FeatureJob.announce`), so one of the two always sees the other.
+- *Search indexes* of an older version than the newest, which may hold rows that were removed since, and unfinished ones.
 - *Traces* without content: heartbeats of the dead, unpublished temporary files, probes.
 
 Files that featstore does not know are never touched.
@@ -17,6 +18,7 @@ Files that featstore does not know are never touched.
 
 from __future__ import annotations
 
+import json
 import secrets
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -154,6 +156,7 @@ class _Collection:
                 key, "unfinished, and nobody is at work on it", self._segments[key].all, self._delete_orphan(key)
             )
         self._drop_traces(held)
+        self._drop_indexes()
         if not dry_run:
             if doomed:
                 self._write_list(doomed)
@@ -226,6 +229,27 @@ class _Collection:
         for info in self._published.values():
             if info.key.startswith(("clock/", "probe-")) and self._now - info.modified > floor:
                 self._step(info.key, "left by a probe", [info], self._delete([info.key]))
+
+    def _drop_indexes(self) -> None:
+        """Search indexes of older versions, which may hold rows that were removed since, and unfinished ones."""
+        found: dict[str, list[FileInfo]] = {}
+        for info in self._published.values():
+            base, inside, rest = info.key.partition("/indexes/")
+            if inside and base in self._series:
+                found.setdefault(f"{base}/indexes/{rest.partition('/')[0]}", []).append(info)
+        for folder, infos in sorted(found.items()):
+            newest = self._series[folder.partition("/indexes/")[0]].newest
+            record = f"{folder}/index.json"
+            if newest is None:
+                continue
+            if record in self._published:
+                outdated = json.loads(self._files.get(record)).get("uuid") != newest.uuid
+                why = "the set has a newer version than the one it was built from"
+            else:
+                outdated = self._now - max(info.modified for info in infos) > max(self._grace, _UNANNOUNCED_S)
+                why = "an index that was never finished"
+            if outdated:
+                self._step(folder, why, infos, self._delete(_keys(infos)))
 
     def _delete(self, keys: Iterable[str]) -> Callable[[], None]:
         listed = list(keys)

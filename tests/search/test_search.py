@@ -9,7 +9,7 @@ from featstore.errors import AlignmentError, CorruptStoreError, NotFoundError, S
 from featstore.evaluate.vectors import ArrayVectors
 from featstore.search import build_index, exact_top_k, queries_from_file, queries_from_set, search
 from featstore.spaces import Space
-from featstore.store import NewRows, verify
+from featstore.store import NewRows, collect_garbage, verify
 from featstore_cli.main import run
 from tests.evaluate.reference import scores as canonical_scores
 from tests.evaluate.test_evaluate import add_set
@@ -148,6 +148,12 @@ def test_stale_and_damaged_indexes_are_refused_with_the_command_that_rebuilds(st
     assert "featstore index build shop/old" in caught.value.hint
     assert search(store, "shop/old", queries, exact=True).index is None
     assert search(store, "shop/old@1", queries).index == first.record
+    report = collect_garbage(store)
+    assert [item.where for item in report.garbage] == [f"features/shop/old/indexes/{path.parent.name}"]
+    assert search(store, "shop/old", queries).index is None
+    built = build_index(store, "shop/old", max_memory=MUCH).record
+    assert collect_garbage(store).garbage == ()
+    assert search(store, "shop/old", queries).index == built
 
 
 def test_what_cannot_be_found_is_said(store, monkeypatch):
