@@ -34,6 +34,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "log": ("featstore_cli.commands.history:log", "List the versions of a dataset or a feature set."),
     "tag": ("featstore_cli.commands.history:tag", "Let a tag name a version of a feature set."),
     "verify": ("featstore_cli.commands.verify:verify", "Check that the store holds what was published."),
+    "repair": ("featstore_cli.commands.repair:repair", "Mend what verify finds damaged."),
     "rm": ("featstore_cli.commands.tidy:rm", "Remove rows from a dataset."),
     "compact": (
         "featstore_cli.commands.tidy:compact",
@@ -53,7 +54,7 @@ _GROUPS: list[CommandGroupDict] = [
     {"name": "Fill the store", "commands": ["init", "extract", "import", "export", "dataset"]},
     {"name": "Learn and upgrade", "commands": ["train", "apply", "config", "losses"]},
     {"name": "Decide and search", "commands": ["eval", "metrics", "search", "index"]},
-    {"name": "Look around", "commands": ["ls", "show", "log", "tag", "verify", "materialise", "cache"]},
+    {"name": "Look around", "commands": ["ls", "show", "log", "tag", "verify", "repair", "materialise", "cache"]},
     {"name": "Tidy up", "commands": ["rm", "compact", "gc"]},
 ]
 

@@ -11,6 +11,8 @@ from featstore.store.job import FeatureJob, plan_shard_rows
 from featstore.store.materialise import Fetched
 from featstore.store.names import SetRef, column_name, parse_set
 from featstore.store.records import RowFailure, Version
+from featstore.store.repair import RepairReport, Replaced, repair
+from featstore.store.restore import restore_marker
 from featstore.store.reuse import Copied, DigestIndex
 from featstore.store.splits import parse_fractions, split_dataset
 from featstore.store.store import Store
@@ -33,6 +35,8 @@ __all__ = [
     "LivePlan",
     "NewRows",
     "Problem",
+    "RepairReport",
+    "Replaced",
     "RowFailure",
     "RowStatus",
     "SetRef",
@@ -51,6 +55,8 @@ __all__ = [
     "parse_fractions",
     "parse_set",
     "plan_shard_rows",
+    "repair",
+    "restore_marker",
     "split_dataset",
     "verify",
 ]

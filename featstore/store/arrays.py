@@ -18,7 +18,7 @@ __all__ = ["GroupWriter", "StoredArray", "array_files", "chunk_values", "read_ar
 
 _CHUNK_BYTES = 2 << 20
 _FEW_CHUNKS = 16  # an array of so few chunks is searched whole
-_REPAIR = "restore the file from a copy of the store"
+_REPAIR = "`featstore repair --from STORE` takes it from a second copy of the store"
 
 
 class GroupWriter:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from featstore.errors import CorruptStoreError
+from featstore.errors import CorruptStoreError, NotFoundError
 from featstore.store.files import Files
 from featstore.store.records import VectorSegment
 from featstore.store.zarr_format import CRC_BYTES, chunk_key, decode_chunk
@@ -46,7 +46,7 @@ class CheckedChunks:
             here = np.flatnonzero(numbers == number)
             try:
                 chunk = self._chunk(number)
-            except CorruptStoreError:
+            except (CorruptStoreError, NotFoundError):
                 continue
             with np.errstate(over="ignore"):  # what does not fit is refused when it is published
                 out[here] = chunk[inside[here]]
@@ -61,7 +61,7 @@ class CheckedChunks:
             here = np.flatnonzero(shards == shard)
             try:
                 found[here] = self._digests(shard)[inside[here]]
-            except CorruptStoreError:
+            except (CorruptStoreError, NotFoundError):
                 continue
         return found
 

@@ -141,7 +141,7 @@ def read_column(files: Files, segment: str, name: str, rows: int) -> Column | No
         codes, names = read_array(files, f"{key}/codes", rows), tuple(read_strings(files, f"{key}/names"))
         if len(codes) and not -1 <= codes.min() <= codes.max() < len(names):
             raise CorruptStoreError(
-                f"column {name} of {segment} has codes without names", hint="restore it from a copy"
+                f"column {name} of {segment} has codes without names", hint="`featstore repair --from STORE`"
             )
         return Categories(codes, names)
     if files.exists(f"{key}/values/zarr.json"):

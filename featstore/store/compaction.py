@@ -298,6 +298,7 @@ def _commit(store: Store, part: _Rewriting) -> FeatureSetVersion:
             "layout": part.layout,
             "rows": len(part.rows),
             "segments": segments,
+            "damaged": (),  # row numbers of an earlier layout; verify has passed what was copied
             "provenance": {**base.provenance, "compacted from": base.number},
         }
         return FeatureSetVersion(**{**kept, **changed}, number=number, parent=base.number)

@@ -93,7 +93,7 @@ class Files(Protocol):
         """
 
     def put(self, key: str, data: bytes) -> None:
-        """Write or replace a small file that carries no data of the store (heartbeats)."""
+        """Write or replace a file, durably and at once: heartbeats, and what a repair puts back as it was published."""
 
     def delete(self, keys: Iterable[str]) -> None:
         """Take files away; those that are gone already are no error."""

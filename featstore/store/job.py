@@ -278,6 +278,7 @@ class FeatureJob:
                 dtype=self.plan.dtype,
                 space=self.space,
                 segments=(*(newest.segments if newest else ()), segment),
+                damaged=newest.damaged if newest else (),
                 provenance=provenance,
             )
 

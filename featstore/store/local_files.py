@@ -127,13 +127,15 @@ class LocalFiles:
         return published
 
     def put(self, key: str, data: bytes) -> None:
-        """Write or replace a small file."""
+        """Write or replace a file; a reader sees the old one or the new one."""
         path = self.path(key)
         temporary = path.parent / f"{TEMPORARY}{secrets.token_hex(8)}"
         try:
             with _removed_after(temporary), _opened_new(temporary) as stream:
                 _write_all(stream.fileno(), data)
+                os.fsync(stream.fileno())
                 temporary.replace(path)
+            _sync_folder(path.parent)
         except OSError as error:
             raise unwritable(error, path) from error
 

@@ -6,7 +6,7 @@ what won and decides anew, so nobody's rows are ever lost.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Generic, TypeVar
 
 from featstore.errors import CorruptStoreError, NotFoundError, UnknownNameError
@@ -14,10 +14,10 @@ from featstore.store.files import Files
 from featstore.store.names import check_name
 from featstore.store.records import Commit, TagEntry, dump, fetch
 
-__all__ = ["Log"]
+__all__ = ["Log", "TagEntry"]
 
 V = TypeVar("V", bound=Commit)
-_MISPLACED = "restore the file from a copy of the store"
+_MISPLACED = "`featstore repair --from STORE` takes it from a second copy of the store"
 
 
 class Log(Generic[V]):
@@ -87,6 +87,20 @@ class Log(Generic[V]):
         """Every tag and the version it names now."""
         return {name: self._tagged(name) for name in self._files.names(f"{self._prefix}/tags")}
 
+    def damaged(self) -> Iterator[str]:
+        """Keys of versions and entries of tags that are not as they were published."""
+        for number in self.numbers():
+            try:
+                self.read(number)
+            except CorruptStoreError:
+                yield f"{self._prefix}/versions/{number}.json"
+        for name in self._files.names(f"{self._prefix}/tags"):
+            for number in _numbers(self._files.names(f"{self._prefix}/tags/{name}")):
+                try:
+                    self._entry(name, number)
+                except CorruptStoreError:
+                    yield f"{self._prefix}/tags/{name}/{number}.json"
+
     def resolve(self, version: int | str | None, *, what: str) -> V:
         """The record of a version number, a tag, or the newest.
 
@@ -110,14 +124,16 @@ class Log(Generic[V]):
         return self.read(self._tagged(text))
 
     def _tagged(self, name: str) -> int:
-        number = _numbers(self._files.names(f"{self._prefix}/tags/{name}"))[-1]
+        return self._entry(name, _numbers(self._files.names(f"{self._prefix}/tags/{name}"))[-1]).version
+
+    def _entry(self, name: str, number: int) -> TagEntry:
         key = f"{self._prefix}/tags/{name}/{number}.json"
         entry = fetch(self._files, TagEntry, key)
         if (entry.tag, entry.number) != (name, number):
             raise CorruptStoreError(
                 f"{self._files.where(key)} is entry {entry.number} of tag {entry.tag}", hint=_MISPLACED
             )
-        return entry.version
+        return entry
 
 
 def _numbers(names: list[str]) -> list[int]:

@@ -18,6 +18,7 @@ from featstore.store.files import Files
 __all__ = [
     "FORMAT",
     "Commit",
+    "Damage",
     "DatasetVersion",
     "FeatureSetVersion",
     "IndexPointer",
@@ -236,6 +237,15 @@ class IndexPointer(_Record):
     segment: str
 
 
+class Damage(_Record):
+    """Rows [start, stop) that a repair replaced: `segment` stays marked damaged there, in this version and those after it."""
+
+    segment: str
+    start: int
+    stop: int
+    replaced_by: str
+
+
 class FeatureSetVersion(Commit):
     """One commit of a feature set."""
 
@@ -244,6 +254,7 @@ class FeatureSetVersion(Commit):
     dtype: Literal["float16", "float32", "float64"]
     space: Space
     segments: tuple[VectorSegment, ...]
+    damaged: tuple[Damage, ...] = ()
 
     @property
     def home(self) -> str:
@@ -276,7 +287,7 @@ def load(model: type[R], data: bytes, *, where: str) -> R:
         UsageError: a newer featstore wrote it.
         CorruptStoreError: it is not such a record, or not the bytes that were written.
     """
-    hint = "restore the file from a copy of the store"
+    hint = "`featstore repair --from STORE` takes it from a second copy of the store"
     try:
         content = json.loads(data)
     except (ValueError, RecursionError) as error:

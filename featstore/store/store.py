@@ -219,6 +219,13 @@ class Store:
             )
         return found
 
+    def damaged_documents(self, what: str) -> list[str]:
+        """Keys of the versions and tags of `DATASET` or `DATASET/NAME` that are not as they were published."""
+        if "/" in what:
+            ref = parse_set(what)
+            return list(self._features_log(ref.dataset, ref.name).damaged())
+        return list(rows_log(self.files, parse_dataset(what)[0]).damaged())
+
     # --- rows ------------------------------------------------------------------------------------------------------
 
     def create_dataset(

@@ -19,7 +19,16 @@ from featstore.store.dataset import Dataset, segment_key
 from featstore.store.digest_index import index_files, index_sizes, indexed_inputs, pointer_key
 from featstore.store.features import FeatureSet, plan_key, set_key
 from featstore.store.job import DIGEST_BYTES, segment_metadata, shards_digest
-from featstore.store.records import IndexPointer, Overlay, Removal, RowSegment, ShardRecord, VectorSegment, dump, fetch
+from featstore.store.records import (
+    IndexPointer,
+    Overlay,
+    Removal,
+    RowSegment,
+    ShardRecord,
+    VectorSegment,
+    dump,
+    fetch,
+)
 from featstore.store.store import Store
 from featstore.store.zarr_format import CRC_BYTES, chunk_key, shard_bytes
 
@@ -82,6 +91,7 @@ def verify(
     report = VerifyReport()
     for name in [*datasets, *references]:
         try:
+            report.problems += [Problem(store.files.where(key), "is damaged") for key in store.damaged_documents(name)]
             if "/" in name:
                 _check_features(store, store.features(name), report, full=full, sample=sample, progress=progress)
             else:

@@ -174,7 +174,7 @@ def _regular_index(rows: int, row_bytes: int, chunk_rows: int, shard_rows: int) 
     return index
 
 
-_REPAIR = "restore the file from a copy, or remove the set and make it again"
+_REPAIR = "`featstore repair` mends it from a second copy of the store, or by encoding the images again"
 
 
 def _bytes_codec(dtype: np.dtype[Any]) -> dict[str, Any]:

@@ -42,7 +42,9 @@ def verify(store: Store, what: str | None, full: bool, sample: str | None, as_js
         looked = f"{amount(report.shards, 'shards')} of {', '.join(report.names) or 'nothing'}, {size(report.bytes_read)} read"
         if report.problems:
             out.print(f"[red]{amount(len(report.problems), 'problems')}[/] in {looked}")
-            out.print("  → restore the files from a copy, or remove the set and make it again")
+            out.print(
+                "  → `featstore repair` mends what it can; add --from STORE for a second copy, or --images and --model"
+            )
         else:
             out.print(f"[green]✓[/] no problem in {looked}")
     return ExitCode.ERROR if report.problems else ExitCode.DONE

@@ -1,0 +1,72 @@
+"""Encoding images again for a repair: rows whose features were damaged, from the images and the encoder that made them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from featstore.encoders import Encoder, load_encoder
+from featstore.extract.inputs import prepare, read_inputs
+from featstore.extract.isolate import encode_isolated
+from featstore.extract.process import single_thread
+from featstore.sources import ImageFolder
+from featstore.spaces import require_same
+from featstore.store.salvage import Wanted
+
+__all__ = ["EncodeAgain"]
+
+_BATCH = 32
+
+
+class EncodeAgain:
+    """A place for rows, as `featstore.store.repair` asks for: images that are encoded again.
+
+    Args:
+        images: The folder of the images; ids are paths below it.
+        models: Model URI by name of the feature set.
+    """
+
+    name = "encoded again"
+
+    def __init__(self, images: str, models: Mapping[str, str]) -> None:
+        self._source = ImageFolder.open(images)
+        self._models = dict(models)
+        self._encoders: dict[str, Encoder] = {}
+
+    def fetch(self, wanted: Wanted, out: NDArray[Any]) -> NDArray[np.bool_]:
+        """Features of images whose bytes are still those that were encoded (or whose digest was lost).
+
+        Raises:
+            SpaceMismatchError: the encoder is not the one that made the set.
+        """
+        name = wanted.features.record.name
+        found = np.zeros(len(wanted.rows), dtype=bool)
+        if name not in self._models:
+            return found
+        if name not in self._encoders:
+            self._encoders[name] = load_encoder(self._models[name])
+            require_same(
+                wanted.features.space,
+                self._encoders[name].space,
+                what=f"{self._models[name]} did not make {wanted.features.ref}",
+                hint="give the encoder that made this set with --model",
+            )
+        encoder = self._encoders[name]
+        with single_thread():
+            for first in range(0, len(wanted.rows), _BATCH):
+                ids = wanted.features.dataset.ids.take(wanted.rows[first : first + _BATCH])
+                inputs = read_inputs(self._source, ids)
+                recorded = wanted.digests[first : first + len(ids)]
+                same = (inputs.digests == recorded).all(axis=1) | ~recorded.any(axis=1)
+                usable = {k for k in np.flatnonzero(same).tolist() if k not in inputs.failures}
+                prepared = prepare(inputs, {encoder.preprocess: usable})
+                positions, arrays = prepared.arrays(encoder.preprocess, usable)
+                done, features, _ = encode_isolated(encoder, positions, arrays)
+                at = first + np.asarray(done, dtype=np.int64)
+                out[at] = features
+                wanted.digests[at] = inputs.digests[done]
+                found[at] = True
+        return found
