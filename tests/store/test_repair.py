@@ -11,7 +11,6 @@ from featstore.spaces import Space
 from featstore.store import NewRows, RowStatus, Store, repair, restore_marker, verify
 from featstore_cli.main import run as featstore
 from tests.extract.conftest import make_images
-from tests.store.test_verify import everything, small  # noqa: F401 - a fixture
 
 OLD = "python:tests.extract.factories:old"
 
@@ -36,7 +35,7 @@ def copied(store, tmp_path, name="copy"):
 
 
 @pytest.mark.parametrize("how", ["delete", "truncate", "flip"])
-def test_every_kind_of_file_is_put_back_from_a_copy(small, tmp_path, how):  # noqa: F811
+def test_every_kind_of_file_is_put_back_from_a_copy(small, tmp_path, how):
     store = copied(small, tmp_path)
     before = contents(store)
     for name in before:
@@ -55,7 +54,7 @@ def test_every_kind_of_file_is_put_back_from_a_copy(small, tmp_path, how):  # no
         assert contents(store) == before, name
 
 
-def test_the_file_without_which_a_store_does_not_open(small, tmp_path):  # noqa: F811
+def test_the_file_without_which_a_store_does_not_open(small, tmp_path):
     store = copied(small, tmp_path)
     assert not restore_marker(store.location, small.location)
     damage(store.files.root / "featstore.json", "truncate")
@@ -63,7 +62,7 @@ def test_the_file_without_which_a_store_does_not_open(small, tmp_path):  # noqa:
     assert contents(store) == contents(small)
 
 
-def test_another_store_is_no_copy(small, tmp_path):  # noqa: F811
+def test_another_store_is_no_copy(small, tmp_path):
     store = copied(small, tmp_path)
     next(store.files.root.glob("features/d/f/segments/*/status/c.0")).unlink()
     other = Store.init(tmp_path / "other")
@@ -71,7 +70,7 @@ def test_another_store_is_no_copy(small, tmp_path):  # noqa: F811
         repair(store, copy=other.location)
 
 
-def test_what_follows_from_other_files_needs_no_copy(small, tmp_path):  # noqa: F811
+def test_what_follows_from_other_files_needs_no_copy(small, tmp_path):
     store = copied(small, tmp_path)
     before = contents(store)
     follows = [
