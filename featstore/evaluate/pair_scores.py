@@ -40,11 +40,11 @@ ACCEPT_ALL = -1.001
 """A threshold that no cosine lies below: one of rounded unit vectors may be a little less than −1."""
 
 _QUERIES = 4096  # queries for which a gallery that is not kept is read once
-_COLLAPSE = 1 << 22  # so many scores in windows are kept one by one; more (many ties) are kept with their counts
+_COLLAPSE = 1 << 23  # so many scores in windows are kept one by one; more (many ties) are kept with their counts
 _CELLS = 4096
-_SAMPLE = 1 << 20
+_SAMPLE = 1 << 19
 # Standard deviations of the sample's order statistic that a window reaches to either side; more when it was missed.
-_REACH = 6.0
+_REACH = 4.0
 
 
 class Histogram(NamedTuple):
@@ -219,7 +219,9 @@ class PairScores:
             rows = random.integers(self._gallery.rows, size=len(query))
             for listed in (self._relevance.positives(start, stop), self._relevance.excluded(start, stop)):
                 owner = np.repeat(np.arange(stop - start), np.diff(listed.offsets))
-                outside = ~np.isin(query * self._gallery.rows + rows, owner * self._gallery.rows + listed.rows)
+                pairs, known = (row + at * self._gallery.rows for at, row in ((query, rows), (owner, listed.rows)))
+                place = np.minimum(np.searchsorted(known, pairs), len(known) - 1)
+                outside = known[place] != pairs if len(known) else np.ones(len(pairs), bool)
                 query, rows = query[outside], rows[outside]
             order = np.argsort(rows, kind="stable")
             query, rows = query[order], rows[order]
@@ -331,35 +333,37 @@ class _Counted:
 
 
 class _Tally:
-    """Scores with how often each one occurs."""
+    """Scores with how often each one occurs: many of them are merged now and then, which keeps ties small."""
 
     def __init__(self) -> None:
-        self._parts: list[tuple[NDArray[np.float64], NDArray[np.int64]]] = []
-        self._held = 0
-        self._collapse_at = _COLLAPSE
-        self._merged = False
+        self._new: list[NDArray[np.float64]] = []
+        self._n_new = 0
+        self._merge_at = _COLLAPSE
+        self._merged = np.empty(0), np.empty(0, np.int64)
 
     def add(self, scores: NDArray[np.float64]) -> None:
         if len(scores):
-            self._parts.append((scores, np.ones(len(scores), np.int64)))
-            self._held += len(scores)
-            self._merged = False
-            if self._held > self._collapse_at:
+            self._new.append(scores)
+            self._n_new += len(scores)
+            if self._n_new > self._merge_at:
                 self.pairs()
-                self._collapse_at = max(_COLLAPSE, 2 * self._held)
+                # where merging did not help, wait longer for the next time
+                self._merge_at = max(_COLLAPSE, len(self._merged[0]))
 
     def pairs(self) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
         """Distinct scores, descending, and their counts."""
-        if not self._parts:
-            return np.empty(0), np.empty(0, np.int64)
-        if len(self._parts) == 1 and self._merged:
-            return self._parts[0]
-        scores, counts = (np.concatenate(column) for column in zip(*self._parts, strict=True))
-        distinct, own = np.unique(scores, return_inverse=True)
-        summed = np.zeros(len(distinct), np.int64)
-        np.add.at(summed, own, counts)
-        self._parts, self._merged, self._held = [(distinct[::-1], summed[::-1])], True, len(distinct)
-        return self._parts[0]
+        if self._n_new:
+            distinct, counts = np.unique(np.concatenate(self._new), return_counts=True)
+            before, known = self._merged
+            if len(before):
+                scores = np.concatenate([before[::-1], distinct])
+                order = np.argsort(scores, kind="stable")  # two ascending runs, which a stable sort merges
+                scores, counts = scores[order], np.concatenate([known[::-1], counts])[order]
+                first = np.flatnonzero(np.append(True, scores[1:] != scores[:-1]))
+                distinct, counts = scores[first], np.add.reduceat(counts, first)
+            self._merged = distinct[::-1], counts[::-1]
+            self._new, self._n_new = [], 0
+        return self._merged
 
 
 def _parts(start: int, stop: int, size: int) -> list[tuple[int, int]]:
