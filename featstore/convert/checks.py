@@ -17,11 +17,11 @@ from numpy.typing import NDArray
 from featstore.convert.matrix import Matrix
 from featstore.errors import BadInputError, NonFiniteError, sample_of
 from featstore.progress import Progress
+from featstore.store.policies import ZeroRows, all_zero
 
-__all__ = ["Duplicates", "ZeroRows", "check_rows", "first_rows"]
+__all__ = ["Duplicates", "check_rows", "first_rows"]
 
 Duplicates = Literal["error", "same", "first"]
-ZeroRows = Literal["error", "keep"]
 
 _TYPES = tuple(np.dtype(name) for name in ("float16", "float32", "float64"))
 _NAMED = 6
@@ -92,7 +92,7 @@ def check_rows(
         if dtype is None and block.dtype.kind in "iu" and not _exact(block, candidates[0]):
             held = (stored.astype(block.dtype) == block).all(axis=1)
         not_held.add(start + np.flatnonzero(good & ~held))
-        zero.add(start + np.flatnonzero(here & ~stored.any(axis=1)))
+        zero.add(start + np.flatnonzero(here & all_zero(stored)))
         for row in compared.intersection(range(start, stop)):
             digests[row] = blake3((block[row - start] + 0).tobytes()).digest()  # + 0 makes −0 equal to 0
         progress.advance(len(block))

@@ -20,7 +20,7 @@ import numpy as np
 from blake3 import blake3
 from numpy.typing import NDArray
 
-from featstore.convert.checks import Duplicates, ZeroRows, check_rows, first_rows
+from featstore.convert.checks import Duplicates, check_rows, first_rows
 from featstore.convert.formats import RawColumn
 from featstore.convert.joining import check_labels, join
 from featstore.convert.matrix import Addressable, Cursor, Mapped, Matrix, spooled
@@ -28,7 +28,17 @@ from featstore.convert.tables import Table, open_table
 from featstore.errors import AlreadyExistsError, NonFiniteError, UsageError
 from featstore.progress import SILENT, Progress
 from featstore.spaces import Space, require_same
-from featstore.store import Dataset, FeatureJob, FeatureSet, NewRows, RowStatus, Store, parse_set, plan_shard_rows
+from featstore.store import (
+    Dataset,
+    FeatureJob,
+    FeatureSet,
+    NewRows,
+    RowStatus,
+    Store,
+    ZeroRows,
+    parse_set,
+    plan_shard_rows,
+)
 
 __all__ = ["ImportReport", "import_features"]
 

@@ -127,6 +127,7 @@ def _fill(
             uris=tuple(request.models[name] for name in jobs),
             jobs=tuple(jobs.values()),
             batch=request.batch,
+            zero_rows=request.zero_rows,
         )
         if request.workers is None and rate is not None:
             workers = min(cores, max(1, int(sum(unit.rows for unit in units) / rate / _WORTH_SECONDS)))

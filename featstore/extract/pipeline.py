@@ -16,6 +16,7 @@ from featstore.extract.isolate import encode_isolated
 from featstore.extract.plan import Unit
 from featstore.sources import Source
 from featstore.store import Dataset, DigestIndex, FeatureJob, RowFailure, RowStatus
+from featstore.store.policies import ZeroRows, all_zero
 
 __all__ = ["Tally", "run_unit"]
 
@@ -50,6 +51,7 @@ class _Shard:
     index: DigestIndex | None
     features: NDArray[Any]
     status: NDArray[np.uint8]
+    zero_rows: ZeroRows
     failures: list[RowFailure] = field(default_factory=list)
     copied: Counter[str] = field(default_factory=Counter)
 
@@ -58,19 +60,29 @@ class _Shard:
         if not self.index:
             return set(range(len(digests)))
         copied = self.index.copy(digests, self.job.dtype, emitted=self.encoder.dtype)
-        found = np.flatnonzero(copied.found)
+        found = np.flatnonzero(copied.found & self._wanted(copied.features))
         self.features[first + found] = copied.features[found]
         self.status[first + found] = RowStatus.VALID
-        self.copied.update(name for name in copied.sources if name is not None)
+        self.copied.update(str(copied.sources[k]) for k in found.tolist())
         return set(range(len(digests))) - set(found.tolist())
 
     def put(self, positions: list[int], features: NDArray[Any]) -> dict[int, Failure]:
-        """Place features [len(positions), D]; those that are not finite become failures."""
+        """Place features [len(positions), D]; those that are not finite become failures, those that are zero by policy."""
         finite = np.isfinite(features).all(axis=1)
+        wanted = self._wanted(features)
         at = np.asarray(positions, dtype=np.int64)
-        self.features[at[finite]] = features[finite]
-        self.status[at[finite]] = RowStatus.VALID
-        return {int(k): Failure("encode", "the feature holds NaN or infinity") for k in at[~finite]}
+        good = finite & wanted
+        self.features[at[good]] = features[good]
+        self.status[at[good]] = RowStatus.VALID
+        failures = {int(k): Failure("encode", "the feature holds NaN or infinity") for k in at[~finite]}
+        why = "the feature is zero throughout, so it has no direction to compare (--zero-rows keep stores it)"
+        return failures | {int(k): Failure("encode", why) for k in at[~wanted]}
+
+    def _wanted(self, features: NDArray[Any]) -> NDArray[np.bool_]:
+        if self.zero_rows == "keep":
+            return np.ones(len(features), dtype=bool)
+        with np.errstate(over="ignore"):
+            return ~all_zero(features.astype(self.job.dtype, copy=False))
 
 
 def run_unit(
@@ -81,6 +93,7 @@ def run_unit(
     dataset: Dataset,
     source: Source,
     batch: int,
+    zero_rows: ZeroRows,
     on_batch: Callable[[Tally], None],
 ) -> None:
     """Fill and publish the shards of a unit that are still pending.
@@ -96,6 +109,7 @@ def run_unit(
         dataset: Whose rows they are.
         source: Where the images are.
         batch: Images an encoder sees at once.
+        zero_rows: Whether a feature that is zero throughout is a failure.
         on_batch: Called after each batch with the tally of the unit so far; may raise to abandon the unit.
     """
     shards = [
@@ -109,6 +123,7 @@ def run_unit(
                 (unit.rows, encoders[number].width), dtype=_wider(encoders[number].dtype, jobs[number].dtype)
             ),
             status=np.full(unit.rows, RowStatus.FAILED, dtype=np.uint8),
+            zero_rows=zero_rows,
         )
         for number, shard in unit.shards
         if shard in set(jobs[number].pending())

@@ -6,6 +6,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from featstore.store.policies import ZeroRows
+
 __all__ = ["ExtractReport", "ExtractRequest", "SetReport"]
 
 
@@ -20,6 +22,7 @@ class ExtractRequest(BaseModel):
             pay for starting them. 1 works in this process.
         batch: Images an encoder sees at once.
         dtype: Stored type; None takes each encoder's own.
+        zero_rows: Whether an image whose feature is zero throughout, as stored, fails (`error`) or is kept (`keep`).
         max_failures: Stop when more than this fraction of the images tried has failed.
     """
 
@@ -31,6 +34,7 @@ class ExtractRequest(BaseModel):
     workers: int | None = Field(default=None, ge=1)
     batch: int = Field(default=32, ge=1)
     dtype: Literal["float16", "float32", "float64"] | None = None
+    zero_rows: ZeroRows = "error"
     max_failures: float = Field(default=0.05, ge=0, le=1)
 
 

@@ -33,6 +33,7 @@ from featstore.sources import Source
 from featstore.spaces import require_same
 from featstore.store import DigestIndex, FeatureJob, Store
 from featstore.store.names import is_view
+from featstore.store.policies import ZeroRows
 
 __all__ = ["Work", "run_here", "run_workers"]
 
@@ -52,6 +53,7 @@ class Work:
         uris: Model URI of each job.
         jobs: What is filled.
         batch: Images an encoder sees at once.
+        zero_rows: What becomes of features that are zero throughout.
     """
 
     store: Store
@@ -60,6 +62,7 @@ class Work:
     uris: tuple[str, ...]
     jobs: tuple[FeatureJob, ...]
     batch: int
+    zero_rows: ZeroRows
 
 
 @dataclass
@@ -95,7 +98,7 @@ def run_here(
                 stop.announce(progress)
                 ledger.update(number, tally)
 
-            run_unit(unit, work.jobs, encoders, indexes, dataset, work.source, work.batch, on_batch)
+            run_unit(unit, work.jobs, encoders, indexes, dataset, work.source, work.batch, work.zero_rows, on_batch)
 
 
 def run_workers(
@@ -281,7 +284,7 @@ def _do(work: Work, units: dict[int, Unit], pipe: Connection, stop: threading.Ev
         def on_batch(tally: Tally, number: int = number) -> None:
             pipe.send(("tally", (number, tally)))
 
-        run_unit(unit, work.jobs, encoders, indexes, dataset, work.source, work.batch, on_batch)
+        run_unit(unit, work.jobs, encoders, indexes, dataset, work.source, work.batch, work.zero_rows, on_batch)
         pipe.send(("done", number))
     pipe.send(("finished", None))
 

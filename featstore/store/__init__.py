@@ -10,6 +10,7 @@ from featstore.store.garbage import DEFAULT_GRACE, Garbage, GarbageReport, colle
 from featstore.store.job import FeatureJob, plan_shard_rows
 from featstore.store.materialise import Fetched
 from featstore.store.names import SetRef, column_name, parse_set
+from featstore.store.policies import ZeroRows
 from featstore.store.records import RowFailure, Version
 from featstore.store.repair import RepairReport, Replaced, repair
 from featstore.store.restore import restore_marker
@@ -43,6 +44,7 @@ __all__ = [
     "Store",
     "VerifyReport",
     "Version",
+    "ZeroRows",
     "align",
     "cache_files",
     "clear_cache",

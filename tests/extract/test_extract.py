@@ -150,6 +150,21 @@ def test_an_image_that_the_network_cannot_take_costs_no_other_its_feature(store,
     assert report.sets["old"].failed == 0
 
 
+def test_features_of_nothing_but_zeros_fail_unless_they_are_kept(store, images):
+    one_colour(images / "c0/grey.png", 127)
+    zero = {"zero": "python:tests.extract.factories:zero_for_grey"}
+    report = run(store, images, models=zero)
+    assert report.sets["zero"].failed == 1
+    [failure] = store.features("d/zero").failures()
+    assert (failure.id, failure.stage) == ("c0/grey.png", "encode")
+    assert "--zero-rows keep" in failure.error
+    kept = run(store, images, dataset="e", models=zero, zero_rows="keep")
+    assert (kept.failed, kept.sets["zero"].copied) == (0, {"d/zero": 60})
+    assert not store.features("e/zero").take_ids(["c0/grey.png"]).any()
+    # what was kept is not copied to where it would fail
+    assert run(store, images, dataset="f", models=zero).sets["zero"].failed == 1
+
+
 def test_too_many_failures_stop_the_run_and_the_same_command_goes_on(store, images):
     for n in range(20):
         (images / f"c2/9{n:03}.jpg").write_bytes(b"<html>")

@@ -12,8 +12,8 @@ from featstore_cli.options import examples, json_option, pairs, store_option
 from featstore_cli.render import amount, duration, out, print_json, progress
 
 if TYPE_CHECKING:
-    from featstore.convert import Duplicates, ZeroRows
-    from featstore.store import Store
+    from featstore.convert import Duplicates
+    from featstore.store import Store, ZeroRows
 
 _DTYPES = click.Choice(["float16", "float32", "float64"])
 

@@ -12,7 +12,7 @@ from featstore_cli.render import amount, duration, out, print_json, progress
 
 if TYPE_CHECKING:
     from featstore.extract import ExtractReport, SetReport
-    from featstore.store import Store
+    from featstore.store import Store, ZeroRows
 
 
 @click.command()
@@ -26,6 +26,13 @@ if TYPE_CHECKING:
 @click.option("--dtype", type=click.Choice(["float16", "float32"]), help="Stored type; default: the encoder's own.")
 @click.option(
     "--max-failures", metavar="SHARE", default="5%", show_default=True, help="Stop when more images fail: 5% or 0.05."
+)
+@click.option(
+    "--zero-rows",
+    type=click.Choice(["error", "keep"]),
+    default="error",
+    show_default=True,
+    help="Features that are zero throughout fail, or are kept.",
 )
 @json_option
 @store_option
@@ -42,6 +49,7 @@ def extract(
     batch: int,
     dtype: Any,
     max_failures: str,
+    zero_rows: ZeroRows,
     as_json: bool,
 ) -> int:
     """Encode images once into shared feature sets.
@@ -65,6 +73,7 @@ def extract(
         batch=batch,
         dtype=dtype,
         max_failures=share(max_failures, option="--max-failures"),
+        zero_rows=zero_rows,
     )
     with progress() as listener:
         report = extract_images(store, request, progress=listener)
