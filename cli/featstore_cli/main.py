@@ -23,7 +23,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "extract": ("featstore_cli.commands.extract:extract", "Encode images once into shared feature sets."),
     "import": ("featstore_cli.commands.convert:import_", "Bring features made elsewhere into the store."),
     "export": ("featstore_cli.commands.convert:export", "Write a feature set to a file of another tool."),
-    "dataset": ("featstore_cli.commands.dataset:dataset", "Split a dataset."),
+    "dataset": (
+        "featstore_cli.commands.dataset:dataset",
+        "Split a dataset, add columns to it, or say where its files are.",
+    ),
     "train": ("featstore_cli.commands.train:train", "Learn a compatible model from cached features."),
     "apply": ("featstore_cli.commands.apply:apply", "Map a cached feature set into another one."),
     "eval": ("featstore_cli.commands.eval:eval_", "Compare old and new models and give a verdict."),
@@ -35,6 +38,9 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "tag": ("featstore_cli.commands.history:tag", "Let a tag name a version of a feature set."),
     "verify": ("featstore_cli.commands.verify:verify", "Check that the store holds what was published."),
     "repair": ("featstore_cli.commands.repair:repair", "Mend what verify finds damaged."),
+    "du": ("featstore_cli.commands.inspect:du", "Say what datasets and feature sets take up."),
+    "diff": ("featstore_cli.commands.compare:diff", "Say what differs between two versions, sets or datasets."),
+    "declare": ("featstore_cli.commands.compare:declare", "Declare that features of two sets may be compared."),
     "rm": ("featstore_cli.commands.tidy:rm", "Remove rows from a dataset."),
     "compact": (
         "featstore_cli.commands.tidy:compact",
@@ -54,8 +60,11 @@ _GROUPS: list[CommandGroupDict] = [
     {"name": "Fill the store", "commands": ["init", "extract", "import", "export", "dataset"]},
     {"name": "Learn and upgrade", "commands": ["train", "apply", "config", "losses"]},
     {"name": "Decide and search", "commands": ["eval", "metrics", "search", "index"]},
-    {"name": "Look around", "commands": ["ls", "show", "log", "tag", "verify", "repair", "materialise", "cache"]},
-    {"name": "Tidy up", "commands": ["rm", "compact", "gc"]},
+    {
+        "name": "Look around",
+        "commands": ["ls", "show", "log", "tag", "diff", "declare", "verify", "repair", "materialise", "cache"],
+    },
+    {"name": "Tidy up", "commands": ["du", "rm", "compact", "gc"]},
 ]
 
 click.rich_click.MAX_WIDTH = 100

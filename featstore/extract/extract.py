@@ -114,6 +114,8 @@ def _fill(
     cores = len(os.sched_getaffinity(0))
     workers = request.workers or cores
     jobs = plan_jobs(store, dataset, encoders, dtype=request.dtype, rate=rate, workers=workers)
+    for job in jobs.values():
+        job.tell_of_others(progress)
     units, finished = units_of(list(jobs.values()))
     pending = _pending_rows(jobs)
     total = finished + sum(unit.rows for unit in units)

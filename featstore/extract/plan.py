@@ -83,7 +83,7 @@ def list_source(store: Store, source: Source, name: str) -> Listing:
     new = [item for item, row in zip(items, rows, strict=True) if row < 0]
     known = rows >= 0
     changed = _changed(dataset, [item for item, row in zip(items, rows, strict=True) if row >= 0], rows[known])
-    vanished = dataset.rows - int(known.sum())
+    vanished = len(dataset.live_rows()) - int(known.sum())
     if dataset.root != source.root and (vanished or changed):
         # the same folder under another path has the same images; anything else must not pass for them
         origin = f"made from {dataset.root}" if dataset.root else "not made from a folder"

@@ -5,6 +5,9 @@ from featstore.store.cache import CacheEntry, cache_files, clear_cache, list_cac
 from featstore.store.columns import Categories, Column
 from featstore.store.compaction import CompactReport, LivePlan, compact, live_plans
 from featstore.store.dataset import Dataset, NewRows
+from featstore.store.declarations import Declaration
+from featstore.store.description import SetDescription, describe
+from featstore.store.difference import Difference, compare
 from featstore.store.features import FeatureSet, RowStatus
 from featstore.store.garbage import DEFAULT_GRACE, Garbage, GarbageReport, collect_garbage
 from featstore.store.job import FeatureJob, plan_shard_rows
@@ -17,6 +20,7 @@ from featstore.store.restore import restore_marker
 from featstore.store.reuse import Copied, DigestIndex
 from featstore.store.splits import parse_fractions, split_dataset
 from featstore.store.store import Store
+from featstore.store.usage import Usage, usage
 from featstore.store.verify import Problem, VerifyReport, verify
 
 __all__ = [
@@ -27,6 +31,8 @@ __all__ = [
     "CompactReport",
     "Copied",
     "Dataset",
+    "Declaration",
+    "Difference",
     "DigestIndex",
     "FeatureJob",
     "FeatureSet",
@@ -40,8 +46,10 @@ __all__ = [
     "Replaced",
     "RowFailure",
     "RowStatus",
+    "SetDescription",
     "SetRef",
     "Store",
+    "Usage",
     "VerifyReport",
     "Version",
     "ZeroRows",
@@ -52,6 +60,8 @@ __all__ = [
     "column_name",
     "common_rows",
     "compact",
+    "compare",
+    "describe",
     "list_cache",
     "live_plans",
     "parse_fractions",
@@ -60,5 +70,6 @@ __all__ = [
     "repair",
     "restore_marker",
     "split_dataset",
+    "usage",
     "verify",
 ]

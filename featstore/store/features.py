@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -40,11 +40,13 @@ class FeatureSet:
         rows: Rows covered (the dataset may have grown since).
         width: Components of a row (`D`).
         dtype: Stored dtype.
-        space: What makes its vectors comparable.
+        space: What makes its vectors comparable, with what people declared since (`Store.declare`).
         dataset: The dataset at the newest version with the same layout; its rows and these align by number.
     """
 
-    def __init__(self, files: Files, record: FeatureSetVersion, dataset: Dataset) -> None:
+    def __init__(
+        self, files: Files, record: FeatureSetVersion, dataset: Dataset, *, declared: Iterable[str] = ()
+    ) -> None:
         self._files = files
         self.record = record
         self.name = f"{record.dataset}/{record.name}"
@@ -53,7 +55,8 @@ class FeatureSet:
         self.rows = record.rows
         self.width = record.space.width
         self.dtype: np.dtype[Any] = np.dtype(record.dtype)
-        self.space = record.space
+        more = sorted({*declared} - {*record.space.compatible_with})
+        self.space = record.space.model_copy(update={"compatible_with": (*record.space.compatible_with, *more)})
         self.dataset = dataset
         if dataset.layout != record.layout:
             raise AlignmentError(f"{self.ref} and {dataset!r} number their rows differently")
@@ -93,9 +96,9 @@ class FeatureSet:
 
     def status(self) -> NDArray[np.uint8]:
         """RowStatus of every row, uint8 [rows]; removed rows are absent."""
-        status: NDArray[np.uint8] = np.where(
-            self._visible | (self._status != RowStatus.VALID), self._status, np.uint8(RowStatus.ABSENT)
-        )
+        status = self._status.copy()
+        removed = self.dataset.removed_rows
+        status[removed[removed < self.rows]] = RowStatus.ABSENT
         return status
 
     def valid_rows(self) -> NDArray[np.int64]:
@@ -109,7 +112,7 @@ class FeatureSet:
         return np.concatenate([np.zeros((0, 16), np.uint8), *(segment.input_digests() for segment in self._segments)])
 
     def failures(self) -> list[RowFailure]:
-        """The ledger: every failed row with its stage and error.
+        """The ledger: every failed row that was not removed, with its stage and error.
 
         Raises:
             CorruptStoreError: a shard's record is missing or damaged.
@@ -124,7 +127,8 @@ class FeatureSet:
                     raise CorruptStoreError(
                         f"{self._files.where(key)} is missing", hint="restore the file from a copy of the store"
                     ) from None
-        return sorted(found, key=lambda failure: failure.row)
+        removed = set(self.dataset.removed_rows.tolist())
+        return sorted((failure for failure in found if failure.row not in removed), key=lambda failure: failure.row)
 
     def row(self, number: int) -> NDArray[Any]:
         """One row as a fresh array [D] in the stored dtype; faster than `gather` for one.

@@ -21,7 +21,7 @@ from __future__ import annotations
 import json
 import secrets
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import timedelta
 
 from pydantic import BaseModel
@@ -29,8 +29,9 @@ from pydantic import BaseModel
 from featstore.progress import SILENT, Progress
 from featstore.store.files import FileInfo, Files
 from featstore.store.heartbeats import LIVE_S, place_time, writers
+from featstore.store.inventory import SegmentFiles, by_segment, plan_of
 from featstore.store.records import DatasetVersion, Plan, dump, fetch
-from featstore.store.retention import Series, judge_versions, read_series, read_versions
+from featstore.store.retention import judge_versions, read_series, read_versions
 from featstore.store.store import Store
 
 __all__ = ["DEFAULT_GRACE", "Garbage", "GarbageReport", "collect_garbage"]
@@ -89,19 +90,6 @@ class _Doomed(BaseModel):
     segments: tuple[str, ...]
 
 
-@dataclass
-class _Segment:
-    """The files of one segment: in its group, in its plan's folder, and heartbeats."""
-
-    data: list[FileInfo] = field(default_factory=list)
-    plan: list[FileInfo] = field(default_factory=list)
-    alive: list[FileInfo] = field(default_factory=list)
-
-    @property
-    def all(self) -> list[FileInfo]:
-        return [*self.plan, *self.data, *self.alive]
-
-
 def collect_garbage(
     store: Store, *, grace: timedelta = DEFAULT_GRACE, dry_run: bool = False, progress: Progress = SILENT
 ) -> GarbageReport:
@@ -131,19 +119,19 @@ class _Collection:
         self._grace = grace
         self._published = {info.key: info for info in files.walk()}
         self._series = read_versions(files, self._published)
-        self._segments = _by_segment(self._published.values())
+        self._segments = by_segment(self._published.values())
         self._lists = [key for key in self._published if key.startswith(f"{_LISTS}/")]
         self._kept: list[str] = []
         self._steps: list[tuple[Garbage, Callable[[], None]]] = []
 
     def run(self, dry_run: bool, progress: Progress) -> GarbageReport:
-        named = _named(self._series.values(), kept_only=False)
+        named = {key for each in self._series.values() for key in each.segment_keys(each.records)}
         doomed = {segment for key in self._lists for segment in self._read_list(key)}
         unnamed = [key for key in self._segments if key not in named and key not in doomed]
         orphans = [key for key in unnamed if self._abandoned(key)]
         plans = [plan for key in unnamed if key not in orphans and (plan := self._plan(key)) is not None]
         judge_versions(self._series, self._published, plans, cutoff=self._now - self._grace)
-        held = _named(self._series.values(), kept_only=True)
+        held = {key for each in self._series.values() for key in each.segment_keys(each.kept)}
         doomed = (doomed | named) & self._segments.keys() - held
         self._note()
 
@@ -173,7 +161,7 @@ class _Collection:
         """Whether an unnamed segment goes."""
         segment = self._segments[key]
         announced = key.startswith("features/")
-        present = writers(self._files, _plan_of(key), now=self._now) if announced and segment.alive else []
+        present = writers(self._files, plan_of(key), now=self._now) if announced and segment.alive else []
         idle = self._now - max(info.modified for info in segment.all)
         size = sum(info.size for info in segment.all)
         if present:
@@ -185,7 +173,7 @@ class _Collection:
         return False
 
     def _plan(self, key: str) -> Plan | None:
-        plan = f"{_plan_of(key)}/plan.json"
+        plan = f"{plan_of(key)}/plan.json"
         return fetch(self._files, Plan, plan) if plan in self._published else None
 
     def _note(self) -> None:
@@ -210,14 +198,14 @@ class _Collection:
         # sets before datasets, by whose versions they are read
         for each in sorted(self._series.values(), key=lambda each: each.key, reverse=True):
             for number in each.dropped:
-                info = self._published[f"{each.key}/versions/{number}.json"]
+                info = self._published[each.version_key(number)]
                 self._step(f"{each.name}@{number}", "compaction replaced it", [info], self._delete([info.key]))
 
     def _drop_traces(self, held: set[str]) -> None:
         for key in sorted(held & self._segments.keys()):
             stale = [info for info in self._segments[key].alive if self._now - info.modified > LIVE_S]
             if stale:
-                self._step(f"{_plan_of(key)}/alive", "the work is done", stale, self._delete(_keys(stale)))
+                self._step(f"{plan_of(key)}/alive", "the work is done", stale, self._delete(_keys(stale)))
         floor = max(self._grace, _UNANNOUNCED_S)
         for info in self._files.leftovers():
             if self._now - info.modified > floor:
@@ -255,7 +243,7 @@ class _Collection:
         listed = list(keys)
         return lambda: self._files.delete(listed)
 
-    def _delete_committed(self, segment: _Segment) -> Callable[[], None]:
+    def _delete_committed(self, segment: SegmentFiles) -> Callable[[], None]:
         def act() -> None:
             self._files.delete(_keys([*segment.plan, *segment.alive]))
             self._files.delete(_keys(segment.data))
@@ -264,13 +252,13 @@ class _Collection:
 
     def _delete_orphan(self, key: str) -> Callable[[], None]:
         segment = self._segments[key]
-        plan = f"{_plan_of(key)}/plan.json"
+        plan = f"{plan_of(key)}/plan.json"
 
         def act() -> None:
             if key.startswith("features/"):
                 published = self._files.get(plan) if plan in self._published else None
                 self._files.delete([plan])
-                if writers(self._files, _plan_of(key), now=place_time(self._files)) or self._is_named(key):
+                if writers(self._files, plan_of(key), now=place_time(self._files)) or self._is_named(key):
                     if published is not None:
                         self._files.put_new(plan, [published])
                     return
@@ -292,49 +280,6 @@ class _Collection:
         key = f"{_LISTS}/{secrets.token_hex(8)}.json"
         self._files.put_new(key, [dump(_Doomed(segments=tuple(sorted(doomed))))])
         self._lists.append(key)
-
-
-def _named(series: Iterable[Series], *, kept_only: bool) -> set[str]:
-    """Keys of the segments that versions name."""
-    return {
-        f"{each.key}/segments/{name}"
-        for each in series
-        for name in each.segments(each.kept if kept_only else each.records)
-    }
-
-
-def _by_segment(published: Iterable[FileInfo]) -> dict[str, _Segment]:
-    """Files of segments and plans by the key of the segment."""
-    found: dict[str, _Segment] = {}
-    for info in published:
-        base, folder, rest = _split(info.key)
-        if not folder:
-            continue
-        name, _, inside = rest.partition("/")
-        segment = found.setdefault(f"{base}/segments/{name}", _Segment())
-        if folder == "segments":
-            segment.data.append(info)
-        elif inside.startswith("alive/"):
-            segment.alive.append(info)
-        else:
-            segment.plan.append(info)
-    return found
-
-
-def _split(key: str) -> tuple[str, str, str]:
-    """The key of a file as (its dataset or set, `segments` or `plans`, the rest); empty for any other file."""
-    parts = key.split("/")
-    if parts[0] == "spaces" and len(parts) == 5:  # the pointer to a segment's digest index goes with the segment
-        return "/".join(["features", *parts[2:4]]), "plans", parts[4].removesuffix(".json")
-    depth = {"datasets": 2, "features": 3}.get(parts[0], len(parts))
-    if len(parts) < depth + 3 or parts[depth] not in ("segments", "plans"):  # a file of a segment, at least
-        return "", "", ""
-    return "/".join(parts[:depth]), parts[depth], "/".join(parts[depth + 1 :])
-
-
-def _plan_of(segment: str) -> str:
-    base, _, name = segment.rpartition("/segments/")
-    return f"{base}/plans/{name}"
 
 
 def _keys(infos: Iterable[FileInfo]) -> list[str]:

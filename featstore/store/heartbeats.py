@@ -12,7 +12,6 @@ import re
 import secrets
 import socket
 import time
-from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
 from typing import NamedTuple
@@ -21,7 +20,7 @@ from pydantic import BaseModel
 
 from featstore.errors import FeatstoreError
 from featstore.store.files import Files
-from featstore.store.records import dump, fetch
+from featstore.store.records import dump, fetch, utc_now
 
 __all__ = ["LIVE_S", "Writer", "beat", "place_time", "writers"]
 
@@ -75,9 +74,7 @@ def beat(files: Files, plan: str, *, now: bool = False) -> bool:
         return False
     host = socket.gethostname() or "unknown"
     name = re.sub(r"[^a-z0-9-]", "-", host.lower())[:60].strip("-") or "host"
-    heartbeat = _Heartbeat(
-        host=host, pid=os.getpid(), machine=_machine(), started=datetime.now(UTC).isoformat(timespec="seconds")
-    )
+    heartbeat = _Heartbeat(host=host, pid=os.getpid(), machine=_machine(), started=utc_now())
     files.put(f"{plan}/alive/{name}-{os.getpid()}.json", dump(heartbeat))
     _last_beat[mark] = time.monotonic()
     return True

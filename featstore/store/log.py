@@ -14,7 +14,7 @@ from featstore.store.files import Files
 from featstore.store.names import check_name
 from featstore.store.records import Commit, TagEntry, dump, fetch
 
-__all__ = ["Log", "TagEntry"]
+__all__ = ["Log", "TagEntry", "numbered"]
 
 V = TypeVar("V", bound=Commit)
 _MISPLACED = "`featstore repair --from STORE` takes it from a second copy of the store"
@@ -36,7 +36,7 @@ class Log(Generic[V]):
 
     def numbers(self) -> list[int]:
         """Committed version numbers, ascending."""
-        return _numbers(self._files.names(f"{self._prefix}/versions"))
+        return numbered(self._files.names(f"{self._prefix}/versions"))
 
     def read(self, number: int) -> V:
         """One version's record.
@@ -78,7 +78,7 @@ class Log(Generic[V]):
         """Let a tag name a version: one append to the tag's own log, of which the highest entry wins."""
         check_name(name, "tag")
         while True:
-            entries = _numbers(self._files.names(f"{self._prefix}/tags/{name}"))
+            entries = numbered(self._files.names(f"{self._prefix}/tags/{name}"))
             entry = TagEntry(tag=name, number=entries[-1] + 1 if entries else 1, version=number)
             if self._files.put_new(f"{self._prefix}/tags/{name}/{entry.number}.json", [dump(entry)]):
                 return
@@ -95,7 +95,7 @@ class Log(Generic[V]):
             except CorruptStoreError:
                 yield f"{self._prefix}/versions/{number}.json"
         for name in self._files.names(f"{self._prefix}/tags"):
-            for number in _numbers(self._files.names(f"{self._prefix}/tags/{name}")):
+            for number in numbered(self._files.names(f"{self._prefix}/tags/{name}")):
                 try:
                     self._entry(name, number)
                 except CorruptStoreError:
@@ -124,7 +124,7 @@ class Log(Generic[V]):
         return self.read(self._tagged(text))
 
     def _tagged(self, name: str) -> int:
-        return self._entry(name, _numbers(self._files.names(f"{self._prefix}/tags/{name}"))[-1]).version
+        return self._entry(name, numbered(self._files.names(f"{self._prefix}/tags/{name}"))[-1]).version
 
     def _entry(self, name: str, number: int) -> TagEntry:
         key = f"{self._prefix}/tags/{name}/{number}.json"
@@ -136,5 +136,6 @@ class Log(Generic[V]):
         return entry
 
 
-def _numbers(names: list[str]) -> list[int]:
+def numbered(names: list[str]) -> list[int]:
+    """The numbers k of names like `<k>.json`, ascending."""
     return sorted(int(name[:-5]) for name in names if name.endswith(".json") and name[:-5].isdigit())

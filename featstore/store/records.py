@@ -35,6 +35,7 @@ __all__ = [
     "dump",
     "fetch",
     "load",
+    "utc_now",
 ]
 
 FORMAT = 1
@@ -44,7 +45,8 @@ class _Record(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-def _now() -> str:
+def utc_now() -> str:
+    """The time, UTC, ISO 8601."""
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
@@ -58,7 +60,7 @@ class StoreRecord(_Record):
     format: int = FORMAT
     kind: Literal["store"] = "store"
     uuid: str = Field(default_factory=_uuid)
-    created: str = Field(default_factory=_now)
+    created: str = Field(default_factory=utc_now)
 
 
 class RowFailure(_Record):
@@ -108,7 +110,7 @@ class Commit(_Record):
     number: int
     parent: int | None
     uuid: str = Field(default_factory=_uuid)
-    created: str = Field(default_factory=_now)
+    created: str = Field(default_factory=utc_now)
     layout: int = 1
     rows: int
     provenance: dict[str, Any] = Field(default_factory=dict)
@@ -179,7 +181,7 @@ class Plan(_Record):
     dtype: Literal["float16", "float32", "float64"]
     shard_rows: int
     chunk_rows: int
-    created: str = Field(default_factory=_now)
+    created: str = Field(default_factory=utc_now)
 
 
 class ShardRecord(_Record):

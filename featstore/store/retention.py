@@ -45,6 +45,10 @@ class Series:
         """Numbers of the versions that go, ascending."""
         return sorted(self.records.keys() - self.kept)
 
+    def version_key(self, number: int) -> str:
+        """Where a version is."""
+        return f"{self.key}/versions/{number}.json"
+
     def segments(self, numbers: Iterable[int]) -> set[str]:
         """Names of the segments that some of the versions name."""
         found: set[str] = set()
@@ -55,6 +59,10 @@ class Series:
                 found.update(part.name for part in record.overlays)
                 found.update(part.name for part in record.removed)
         return found
+
+    def segment_keys(self, numbers: Iterable[int]) -> set[str]:
+        """Keys of the segments that some of the versions name."""
+        return {f"{self.key}/segments/{name}" for name in self.segments(numbers)}
 
 
 def read_versions(files: Files, published: Iterable[str]) -> dict[str, Series]:
@@ -126,7 +134,7 @@ def _judge(series: Series, published: Mapping[str, FileInfo], cutoff: float) -> 
             series.notes.append(
                 f"{series.name}@{number} still holds rows that were removed since, because the tag {', '.join(tags)} names it"
             )
-        elif _ended(series, record.layout, published) > cutoff:
+        elif _ended(series, record.layout, published) > cutoff or series.version_key(number) not in published:
             series.kept.add(number)
             recent.append(f"@{number}")
     if recent:
@@ -138,5 +146,5 @@ def _judge(series: Series, published: Mapping[str, FileInfo], cutoff: float) -> 
 def _ended(series: Series, layout: int, published: Mapping[str, FileInfo]) -> float:
     """When the first version of a later layout was committed."""
     first = min(number for number, record in series.records.items() if record.layout > layout)
-    info = published.get(f"{series.key}/versions/{first}.json")
+    info = published.get(series.version_key(first))
     return info.modified if info else float("inf")

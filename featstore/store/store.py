@@ -23,6 +23,7 @@ from featstore.spaces import Space, require_same
 from featstore.store.cache import cached, feature_groups, row_groups
 from featstore.store.columns import Categories
 from featstore.store.dataset import Dataset, NewRows
+from featstore.store.declarations import Declaration, append_declaration, declared_with, in_force
 from featstore.store.features import FeatureSet, set_key
 from featstore.store.files import Files, open_files
 from featstore.store.job import FeatureJob, chunk_rows_for, segment_name
@@ -164,7 +165,9 @@ class Store:
             raise UnknownNameError(f"feature set of dataset {ref.dataset}", ref.name, known) from None
         if record.layout < dataset.layout:
             dataset = self.dataset(ref.dataset, dataset.record.earlier[record.layout - 1])
-        return FeatureSet(cached(self.files, feature_groups(record)), record, dataset)
+        declared = {space for made in declared_with(self.files, record.space.digest) for space in made.spaces}
+        files = cached(self.files, feature_groups(record))
+        return FeatureSet(files, record, dataset, declared=declared - {record.space.digest})
 
     def materialise(self, reference: str, progress: Progress = SILENT) -> FeatureSet:
         """The feature set `DATASET/NAME[@version]`, read from copies on this machine, which are fetched if they are missing.
@@ -194,6 +197,43 @@ class Store:
         """Let `name` stand for the version that the reference resolves to: `DATASET/NAME[@version]`."""
         features = self.features(reference)
         self._features_log(features.record.dataset, features.record.name).tag(name, features.version)
+
+    def declare(self, left: str, right: str, *, note: str = "", withdraw: bool = False) -> Declaration:
+        """Declare vectors of two feature sets comparable, although nothing recorded says so; or take that back.
+
+        From then on the spaces of both know of each other, in every set and version that lies in them.
+
+        Args:
+            left: A feature set.
+            right: Another one, of the same width.
+            note: Why, for those who come later.
+            withdraw: Take an earlier declaration back.
+
+        Raises:
+            AlignmentError: the widths differ, so nothing could be compared.
+            UsageError: both lie in one space, or what is to be taken back was never declared.
+        """
+        sets = self.features(left), self.features(right)
+        if sets[0].width != sets[1].width:
+            raise AlignmentError(
+                f"{sets[0].ref} has {sets[0].width} components and {sets[1].ref} {sets[1].width}; they cannot be compared",
+                hint="learn a map between them with `featstore train`",
+            )
+        spaces = sorted(item.space.digest for item in sets)
+        if spaces[0] == spaces[1]:
+            raise UsageError(f"{left} and {right} lie in one space already", hint="there is nothing to declare")
+        known = any(made.spaces == tuple(spaces) for made in in_force(self.files))
+        if withdraw and not known:
+            raise UsageError(
+                f"nobody declared {left} and {right} compatible",
+                hint="`featstore show` lists what is declared of a set",
+            )
+        names = (sets[0].name, sets[1].name)
+        return append_declaration(self.files, (spaces[0], spaces[1]), names, note=note, withdrawn=withdraw)
+
+    def declarations(self, reference: str) -> list[Declaration]:
+        """What is declared of the space of a feature set."""
+        return declared_with(self.files, self.features(reference).space.digest)
 
     def history(self, what: str) -> list[Version]:
         """The versions of `DATASET` or `DATASET/NAME`, newest first.

@@ -48,3 +48,46 @@ def test_rows_are_removed_and_erased(store, capsys):
     assert any("the tag live names it" in note for note in done["kept"])
     assert "no problem" in output(capsys, "verify", "--full").out
     assert "write 7d" in output(capsys, "gc", "--grace", "soon", status=2).err
+
+
+@pytest.mark.usefixtures("store")
+def test_looking_around(capsys):
+    listed = json.loads(output(capsys, "ls", "--json").out)["datasets"][0]
+    assert [item["valid"] for item in listed["feature_sets"]] == [60, 60]
+    shown = output(capsys, "show", "toy/old").out
+    assert "valid 60, failed 0, absent 0, removed 0" in shown
+    assert "norms  of 60 rows" in shown
+    assert "0 · 10" in shown
+    content = json.loads(output(capsys, "show", "toy/old", "--json").out)
+    assert sum(content["norms"]["counts"]) == 60
+    assert content["classes"][0] == {"class": "0", "rows": 10}
+    assert [item["name"] for item in json.loads(output(capsys, "du", "--json").out)] == ["toy", "toy/new", "toy/old"]
+    assert "toy/old" in output(capsys, "du", "toy").out
+    assert "= 60 rows equal" in output(capsys, "diff", "toy/old@1", "toy/old").out
+    differs = output(capsys, "diff", "toy/old", "toy/new").out
+    assert "60 rows changed: 0, 1" in differs
+    assert "name: toy/old → toy/new" in differs
+    assert json.loads(output(capsys, "diff", "toy/old", "toy/new", "--json").out)["fields"][0]["field"] == "name"
+
+
+@pytest.mark.usefixtures("store")
+def test_declared_sets_are_compared(capsys):
+    cross = ("eval", "--query", "toy/new", "--gallery", "toy/old")
+    output(capsys, *cross, status=1)
+    said = output(capsys, "declare", "toy/old", "compatible-with", "toy/new", "--note", "same weights")
+    assert "declared compatible" in said.out
+    assert "same weights" in output(capsys, "show", "toy/new").out
+    output(capsys, *cross)
+    output(capsys, "declare", "toy/old", "compatible-with", "toy/new", "--withdraw", "--json")
+    output(capsys, *cross, status=1)
+
+
+def test_columns_and_folders(store, capsys):
+    (store / "c.csv").write_text("id,camera\n1,north\n2,south\n")
+    assert (
+        "camera for 2 rows; 58 rows are not in the file" in output(capsys, "dataset", "add-columns", "toy", "c.csv").out
+    )
+    assert json.loads(output(capsys, "eval", "--old", "toy/old", "--where", "camera!=north", "--json").out)["cells"]
+    moved = output(capsys, "dataset", "relocate", "toy", "photos").out
+    assert f"files are in {store}/photos" in "".join(moved.split("\n"))
+    assert json.loads(output(capsys, "show", "toy", "--json").out)["root"] == f"{store}/photos"

@@ -8,12 +8,14 @@ from datetime import timedelta
 
 import numpy as np
 import pytest
+from pydantic import BaseModel
 
 from featstore.errors import ConflictError, CorruptStoreError, UnknownNameError
 from featstore.spaces import Space
 from featstore.store import NewRows, Store, verify
 from featstore.store.compaction import compact
 from featstore.store.garbage import collect_garbage
+from featstore.store.records import dump
 from tests.store.crashes import stopped_at
 
 NOW = timedelta(0)
@@ -261,6 +263,26 @@ def test_nothing_goes_while_a_version_cannot_be_read(compacted):
     with pytest.raises(CorruptStoreError):
         collect_garbage(compacted, grace=NOW)
     assert bytes_of(compacted) == before
+
+
+def test_a_search_index_goes_with_the_version_it_was_built_from(store):
+    class Index(BaseModel):
+        uuid: str
+        more: int = 3
+
+    for name, number in (("f", 1), ("g", 7)):
+        folder = f"features/d/{name}/indexes/{number}"
+        store.files.put_new(f"{folder}/index.faiss", [VALUES.tobytes()])
+        store.files.put_new(f"{folder}/index.json", [dump(Index(uuid=store.features(f"d/{name}").record.uuid))])
+    store.files.put_new("features/d/f/indexes/2/index.faiss", [VALUES.tobytes()])
+    assert collect_garbage(store, grace=NOW).garbage == ()
+    store.remove_rows("d", [IDS[n] for n in GONE])
+    compact(store, "d")
+    gone = {item.where for item in collect_garbage(store, grace=NOW).garbage}
+    assert {"features/d/f/indexes/1", "features/d/g/indexes/7"} <= gone
+    assert "features/d/f/indexes/2" not in gone
+    age(store, 4000)
+    assert "features/d/f/indexes/2" in {item.where for item in collect_garbage(store, grace=NOW).garbage}
 
 
 def test_files_of_others_are_left_alone(compacted):

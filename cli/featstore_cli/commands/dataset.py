@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import rich_click as click
 
-from featstore_cli.options import store_option, where_option
-from featstore_cli.render import amount, print_table
+from featstore_cli.options import examples, json_option, store_option, where_option
+from featstore_cli.render import amount, out, print_json, print_table
 
 if TYPE_CHECKING:
     from featstore.store import Store
@@ -15,7 +17,7 @@ if TYPE_CHECKING:
 
 @click.group()
 def dataset() -> None:
-    """Split a dataset."""
+    """Split a dataset, add columns to it, or say where its files are."""
 
 
 @dataset.command()
@@ -64,3 +66,45 @@ def split(
                 ]
             )
         print_table([f"{made.name}@{made.version}", "", ""], rows)
+
+
+@dataset.command("add-columns")
+@click.argument("name", metavar="DATASET")
+@click.argument("file", metavar="FILE.csv", type=click.Path(path_type=Path))
+@json_option
+@store_option
+@examples("featstore dataset add-columns cars cameras.csv", "featstore eval --old cars/old --where camera=3")
+def add_columns(store: Store, name: str, file: Path, as_json: bool) -> None:
+    """Add the columns of a CSV to DATASET, matched by its column id.
+
+    A column that is there already is replaced in the rows that the file has. Features stay valid: they are aligned by
+    row, never by columns.
+    """
+    from featstore.convert import add_columns as add
+
+    report = add(store, name, file)
+    if as_json:
+        print_json(asdict(report))
+        return
+    rest = f"; {amount(report.left, 'rows')} are not in the file" if report.left else ""
+    out.print(f"{report.dataset}: {', '.join(report.columns)} for {amount(report.rows, 'rows')}{rest}")
+
+
+@dataset.command()
+@click.argument("name", metavar="DATASET")
+@click.argument("folder", metavar="FOLDER", type=click.Path(path_type=Path))
+@json_option
+@store_option
+@examples("featstore dataset relocate cars /mnt/photos/cars")
+def relocate(store: Store, name: str, folder: Path, as_json: bool) -> None:
+    """Say where the files of DATASET are now.
+
+    Ids and features stay as they are: an id is a path below the folder. Nothing is read from it.
+    """
+    made = store.relocate(name, str(folder.absolute()), provenance={"made by": "relocate"})
+    if as_json:
+        print_json({"dataset": f"{made.name}@{made.version}", "root": made.root})
+        return
+    out.print(f"{made.name}@{made.version}: files are in {made.root}")
+    if not (folder / made.ids[0]).exists():
+        out.print(f"[yellow]note:[/] {made.ids[0]} is not there (yet)")

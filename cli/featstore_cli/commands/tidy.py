@@ -28,8 +28,8 @@ def rm(store: Store, name: str, first: tuple[str, ...], more: tuple[str, ...], a
     """Remove rows from a dataset.
 
     Nothing finds them any more and none of their features is read, in any set of the dataset. Their bytes stay, so that
-    it can be looked into, until `featstore compact` and `featstore gc` erase them. A name that is no id is taken for a file;
-    @FILE always is one.
+    it can be looked into, until `featstore compact` and `featstore gc` erase them. Take the images out of their source too:
+    the next extract would add them again. A name that is no id is taken for a file; @FILE always is one.
     """
     ids = _ids(store.dataset(name), [*first, *more])
     dataset, removed = store.remove_rows(name, ids, provenance={"made by": "rm", "rows": len(ids)})
