@@ -171,7 +171,7 @@ def _resolve(
     """Compare the scores line[near[:n_near]] of a query with its positives from `from_positive` up to `last`.
 
     Positives before `from_positive` lie above. Both lists are overwritten: those within the bound of a positive are
-    collected first, so that their canonical scores follow each other.
+    collected first, so that their canonical scores follow each other. A bound of 0 says that GEMM scores are canonical.
     """
     n_close = 0
     for i in range(n_near):
@@ -187,9 +187,12 @@ def _resolve(
                 steps[GREATER, low] += 1
     for i in range(n_close):
         j = near[i]
-        high = _upper_nearby(keys, from_positive[i], last, -float(line[j]) + bound)
-        key = -dot(query, q, block, j)
-        tied = _lower(keys, from_positive[i], high, key)
+        key = -float(line[j])
+        tied, high = from_positive[i], last
+        if bound > 0.0:
+            high = _upper_nearby(keys, tied, last, key + bound)
+            key = -dot(query, q, block, j)
+            tied = _lower(keys, tied, high, key)
         low = _upper_nearby(keys, tied, high, key)
         if tied < low:
             # Tied positives are ordered by row: those with a higher row are ranked behind this one.
@@ -230,7 +233,7 @@ def count_tile(
 
     tile [.., b] holds float32 GEMM scores, row 0 is `first_query`; entries of positives and excluded rows are
     overwritten. cells [Q, K] count scores; the running sums of steps [3, P] over a query's positives are the counts
-    (`finish`). Returns the largest |GEMM − canonical| / bound seen on a positive, which must not exceed 1.
+    (`finish`). Returns the largest |GEMM − canonical| − bound seen on a positive, which must not exceed 0.
     """
     n = block.shape[0]
     below = cells.shape[1] - BELOW
@@ -245,7 +248,7 @@ def count_tile(
         if first == last:
             continue
         line = tile[t]
-        worst = max(worst, mask_rows(line, first_row, rows[first:last], keys[first:last]) / bounds[q])
+        worst = max(worst, mask_rows(line, first_row, rows[first:last], keys[first:last]) - bounds[q])
         mask_rows(line, first_row, excluded_rows[excluded_offsets[q] : excluded_offsets[q + 1]], keys[:0])
 
         # Two loops: the first is pure arithmetic and vectorises, the second is bound by memory.

@@ -19,7 +19,7 @@ from featstore.evaluate._compile import compiled
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["dot", "normalise_rows", "pair_scores", "score_listed", "squared_norms"]
+__all__ = ["dot", "grid_of", "normalise_rows", "pair_scores", "score_listed", "squared_norms"]
 
 
 def _typed_eight_sums(
@@ -117,6 +117,21 @@ def squared_norms(rows: NDArray[np.float32]) -> NDArray[np.float64]:
     for row in range(rows.shape[0]):
         squares[row] = dot(rows, row, rows, row)
     return squares
+
+
+@compiled
+def grid_of(rows: NDArray[np.float32], least: int, most: int) -> int:
+    """The smallest a from `least` on with which all components are multiples of 2^-a; `most` + 1 if a has to be larger."""
+    a = least
+    for row in range(rows.shape[0]):
+        for i in range(rows.shape[1]):
+            scaled = np.float64(rows[row, i]) * 2.0**a
+            while scaled != np.floor(scaled):
+                a += 1
+                if a > most:
+                    return a
+                scaled *= 2.0
+    return a
 
 
 @compiled

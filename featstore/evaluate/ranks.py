@@ -24,7 +24,7 @@ import numpy as np
 from featstore.errors import AlignmentError, FeatstoreError
 from featstore.evaluate.blocking import DEFAULT_BLOCKING, Blocking
 from featstore.evaluate.counts import RankCounts
-from featstore.evaluate.scores import score_error_bound
+from featstore.evaluate.scores import is_exact, score_error_bound
 from featstore.evaluate.vectors import PreparedRows
 from featstore.progress import SILENT, Progress
 
@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 __all__ = ["RankCounter", "Ranker", "ranked_blocks"]
 
 _MOST_GALLERY_ROWS = 2**31 - 1
+_FINEST_GRID = 24  # of rows whose products could be exact in float32
 
 
 class RankCounter:
@@ -72,6 +73,7 @@ class RankCounter:
         self._tile_queries = tile_queries
         self._pool = pool
         self._gallery_norm = 0.0
+        self._gallery_grid = 0
         self._bounds = np.zeros(0)
         self._keys = np.full(len(self._rows), np.nan)
         self._steps = np.zeros((3, len(self._rows)), np.int32)
@@ -83,6 +85,7 @@ class RankCounter:
         from featstore.evaluate import _score_kernels as kernels
 
         self._gallery_norm = max(self._gallery_norm, float(np.sqrt(kernels.squared_norms(block).max(initial=0.0))))
+        self._gallery_grid = kernels.grid_of(block, self._gallery_grid, _FINEST_GRID)
         self._divide(
             len(self._query),
             lambda begin, end: kernels.score_listed(
@@ -113,10 +116,10 @@ class RankCounter:
                 )  # fmt: skip
 
             self._divide(len(part), count_part)
-        if max(worst) > 1:
+        if max(worst) > 0:
             raise FeatstoreError(
-                f"this machine's float32 matrix product is off by {max(worst):.1f} times the most that float32 arithmetic "
-                "allows, so ranks would not be exact",
+                f"this machine's float32 matrix product is off by {max(worst):.1e} more than float32 arithmetic allows, "
+                "so ranks would not be exact",
                 hint="see which BLAS numpy uses (python -c 'import numpy; numpy.show_config()'); "
                 "its reduced-precision modes must be off",
             )
@@ -132,7 +135,7 @@ class RankCounter:
 
     def _place(self) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.int32]]:
         from featstore.evaluate import _rank_kernels as kernels
-        from featstore.evaluate._score_kernels import squared_norms
+        from featstore.evaluate._score_kernels import grid_of, squared_norms
 
         if np.isnan(self._keys).any():
             raise AlignmentError(f"{int(np.isnan(self._keys).sum())} positives lie outside the gallery that was scored")
@@ -142,6 +145,8 @@ class RankCounter:
         cells = np.empty((n_queries, cell_count(int(np.diff(self._offsets).max(initial=0)))), np.int32)
         limits = np.sqrt(squared_norms(self._query)) * self._gallery_norm
         self._bounds = score_error_bound(self._query.shape[1], limits)
+        if is_exact(float(limits.max(initial=0.0)), self._gallery_grid + grid_of(self._query, 0, _FINEST_GRID)):
+            self._bounds[:] = 0.0
         kernels.place_cells(self._offsets, self._keys, limits, self._bounds, top, scale, cells)
         self._cells = top, scale, cells
         return self._cells

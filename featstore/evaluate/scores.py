@@ -26,7 +26,17 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-__all__ = ["SCORES", "UNIT_NORM", "ScoreKind", "Side", "canonical_scores", "normalise", "prepare", "score_error_bound"]
+__all__ = [
+    "SCORES",
+    "UNIT_NORM",
+    "ScoreKind",
+    "Side",
+    "canonical_scores",
+    "is_exact",
+    "normalise",
+    "prepare",
+    "score_error_bound",
+]
 
 ScoreKind = Literal["cosine", "inner", "euclidean"]
 Side = Literal["query", "gallery"]
@@ -62,6 +72,19 @@ def score_error_bound(width: int, limit: Limit) -> Limit:
     u = _FLOAT32_ROUNDOFF
     gamma = width * u / (1 - width * u)
     return gamma * limit + width * (4 * _FLOAT32_TINY + 2.0**-52 * limit)
+
+
+def is_exact(limit: float, grids: int) -> bool:
+    """Whether a float32 GEMM gives the canonical score of rows on coarse grids (signs, small integers) to the last bit.
+
+    The products of components that are multiples of 2^-a and 2^-b are multiples of 2^-(a + b). As long as no partial sum
+    exceeds 2^24 of these steps, float32 holds every one of them, in whatever order they are added.
+
+    Args:
+        limit: The product of the rows' norms, which no partial sum can exceed.
+        grids: a + b.
+    """
+    return limit * 2.0**grids <= 2.0**24
 
 
 def prepare(

@@ -92,6 +92,21 @@ def test_inner_products_and_distances_equal_sorting_by_the_definition(problem, k
         np.testing.assert_allclose(found.values[name], expected[name], rtol=1e-12, err_msg=name)
 
 
+@pytest.mark.parametrize("kind", ["cosine", "inner"])
+def test_signs_tie_everywhere_and_rank_by_the_definition(kind):
+    """Their GEMM scores are exact, and never computed again."""
+    rng = np.random.default_rng(5)
+    gallery, labels = np.sign(rng.normal(size=(400, 16))), rng.integers(0, 7, 400)
+    problem = gallery[:30], gallery, labels[:30], labels, np.arange(30)
+    found, expected = (
+        evaluated(problem, Blocking(gallery_rows=64, tile_queries=7), kind),
+        by_sorting(*problem, kind=kind),
+    )
+    for name in METRICS:
+        np.testing.assert_allclose(found.values[name], expected[name], rtol=1e-12, err_msg=name)
+    assert found.tied.all()
+
+
 def test_distances_rank_as_distances_do():
     rng = np.random.default_rng(3)
     query, gallery = 5 + rng.normal(size=(20, 6)), 5 + rng.normal(size=(200, 6)) * rng.uniform(0.1, 3, (200, 1))

@@ -4,7 +4,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from featstore.errors import NonFiniteError
-from featstore.evaluate.scores import UNIT_NORM, canonical_scores, normalise, score_error_bound
+from featstore.evaluate import _score_kernels as kernels
+from featstore.evaluate.scores import UNIT_NORM, canonical_scores, is_exact, normalise, score_error_bound
 from tests.evaluate import reference
 
 
@@ -63,3 +64,27 @@ def test_a_float32_product_stays_within_the_error_bound_in_any_summation_order(w
     bound = score_error_bound(width, UNIT_NORM**2)
     assert np.abs(query @ gallery.T - exact).max() <= bound
     assert np.abs(in_order - exact).max() <= bound
+
+
+@given(st.integers(1, 40), st.integers(0, 12), st.integers(0, 2**32 - 1))
+@settings(max_examples=60, deadline=None)
+def test_products_of_rows_on_coarse_grids_are_exact_where_that_is_claimed(width, fineness, seed):
+    rng = np.random.default_rng(seed)
+    query, gallery = (
+        (rng.integers(-(2**fineness), 2**fineness + 1, (n, width)) / 2.0 ** rng.integers(0, 9)).astype(np.float32)
+        for n in (5, 7)
+    )
+    grids = sum(kernels.grid_of(rows, 0, 24) for rows in (query, gallery))
+    limit = np.sqrt(kernels.squared_norms(query).max() * kernels.squared_norms(gallery).max())
+    if is_exact(limit, grids):
+        np.testing.assert_array_equal((query @ gallery.T).astype(float), reference.products(query, gallery))
+
+
+def test_the_grid_of_rows_is_the_coarsest_that_holds_all_components():
+    rows = np.array([[3.0, -0.5], [0.0, 2.25]], np.float32)
+    assert kernels.grid_of(rows[:, :1], 0, 24) == 0
+    assert kernels.grid_of(rows, 0, 24) == 2
+    assert kernels.grid_of(rows, 5, 24) == 5
+    assert kernels.grid_of(np.array([[0.1]], np.float32), 0, 24) == 25
+    assert is_exact(1.0, 24)
+    assert not is_exact(1.0, 25)
