@@ -13,8 +13,9 @@ from featstore.store.files import Files
 from featstore.store.records import VectorSegment
 from featstore.store.zarr_format import CRC_BYTES, chunk_key, decode_chunk
 
-__all__ = ["CheckedChunks"]
+__all__ = ["CheckedChunks", "row_chunk"]
 
+_REPAIR = "`featstore repair` mends it from a second copy of the store, or by encoding the images again"
 _KEPT = 32  # chunks of about 2 MiB each
 
 
@@ -78,9 +79,20 @@ class CheckedChunks:
         return decode_chunk(data, self._dtype, where=where).reshape(-1, self._width)
 
     def _read_digests(self, shard: int) -> NDArray[np.uint8]:
-        key = chunk_key(f"{self._key}/input_digest", shard, 2)
-        where = self._files.where(key)
-        found = decode_chunk(self._files.get(key), np.dtype("u1"), where=where)
-        if len(found) != self._record.shard_rows * 16:
-            raise CorruptStoreError(f"{where} is cut off")
-        return found.reshape(-1, 16)
+        return row_chunk(self._files, chunk_key(f"{self._key}/input_digest", shard, 2), self._record.shard_rows, 16)
+
+
+def row_chunk(files: Files, key: str, rows: int, width: int) -> NDArray[np.uint8]:
+    """A chunk of `status` or `input_digest` as [rows, width], padding included.
+
+    Raises:
+        CorruptStoreError: it is missing, or not what was written.
+    """
+    where = files.where(key)
+    try:
+        values = decode_chunk(files.get(key), np.dtype("u1"), where=where)
+    except NotFoundError:
+        raise CorruptStoreError(f"{where} is missing", hint=_REPAIR) from None
+    if len(values) != rows * width:
+        raise CorruptStoreError(f"{where} holds {len(values)} bytes instead of {rows * width}", hint=_REPAIR)
+    return values.reshape(rows, width)

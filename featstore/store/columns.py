@@ -147,7 +147,7 @@ def read_column(files: Files, segment: str, name: str, rows: int) -> Column | No
     if files.exists(f"{key}/values/zarr.json"):
         return read_array(files, f"{key}/values", rows)
     if files.names(key):
-        raise CorruptStoreError(f"{files.where(key)} lacks its metadata", hint="restore it from a copy of the store")
+        raise CorruptStoreError(f"{files.where(key)} lacks its metadata", hint="`featstore repair --from STORE`")
     return None
 
 

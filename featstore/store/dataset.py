@@ -159,7 +159,8 @@ class Dataset:
                 found = read_column(self._files, key, name, overlay.rows)
                 if found is None:
                     raise CorruptStoreError(
-                        f"{self._files.where(key)} lacks column {name}", hint="restore it from a copy of the store"
+                        f"{self._files.where(key)} lacks column {name}",
+                        hint="`featstore repair --from STORE`",
                     )
                 parts, covered = [found], overlay.rows
                 break

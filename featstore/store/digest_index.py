@@ -12,12 +12,12 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from featstore.errors import CorruptStoreError, NotFoundError
 from featstore.spaces import Space
 from featstore.store.arrays import array_files, chunk_values
+from featstore.store.chunks import row_chunk
 from featstore.store.files import Files
 from featstore.store.records import IndexPointer, dump
-from featstore.store.zarr_format import CRC_BYTES, array_metadata, chunk_key, decode_chunk, group_metadata
+from featstore.store.zarr_format import CRC_BYTES, array_metadata, chunk_key, group_metadata
 
 __all__ = [
     "INDEX",
@@ -60,8 +60,8 @@ def indexed_inputs(
     found, digests = [np.zeros(0, np.int64)], [np.zeros((0, _DIGEST_BYTES), np.uint8)]
     for shard in shards:
         count = min(shard_rows, rows - shard * shard_rows)
-        part = _rows_of(files, chunk_key(f"{key}/input_digest", shard, 2), shard_rows, _DIGEST_BYTES)[:count]
-        status = _rows_of(files, chunk_key(f"{key}/status", shard), shard_rows, 1)[:count, 0]
+        part = row_chunk(files, chunk_key(f"{key}/input_digest", shard, 2), shard_rows, _DIGEST_BYTES)[:count]
+        status = row_chunk(files, chunk_key(f"{key}/status", shard), shard_rows, 1)[:count, 0]
         known = np.flatnonzero((status == _VALID) & part.any(axis=1))
         found.append(known + shard * shard_rows)
         digests.append(part[known])
@@ -110,14 +110,3 @@ def space_key(space: Space) -> str:
 def pointer_key(space: Space, pointer: IndexPointer) -> str:
     """Where the pointer to a segment's index is."""
     return f"{space_key(space)}/{pointer.dataset}/{pointer.name}/{pointer.segment}.json"
-
-
-def _rows_of(files: Files, key: str, rows: int, width: int) -> NDArray[np.uint8]:
-    where = files.where(key)
-    try:
-        values = decode_chunk(files.get(key), np.dtype("u1"), where=where)
-    except NotFoundError:
-        raise CorruptStoreError(f"{where} is missing") from None
-    if len(values) != rows * width:
-        raise CorruptStoreError(f"{where} holds {len(values)} bytes instead of {rows * width}")
-    return values.reshape(rows, width)

@@ -17,7 +17,7 @@ from featstore.store.records import FeatureSetVersion, RowFailure, ShardRecord, 
 from featstore.store.segment import SegmentReader
 from featstore.store.shuffle import shuffled
 
-__all__ = ["FeatureSet", "RowStatus", "plan_key", "set_key"]
+__all__ = ["FeatureSet", "RowStatus", "group_key", "plan_key", "set_key"]
 
 
 class RowStatus:
@@ -71,9 +71,8 @@ class FeatureSet:
 
     @cached_property
     def _segments(self) -> list[SegmentReader]:
-        base = set_key(self.record.dataset, self.record.name)
         return [
-            SegmentReader(self._files, f"{base}/segments/{part.name}", part, self.width, self.dtype)
+            SegmentReader(self._files, group_key(self.record, part.name), part, self.width, self.dtype)
             for part in self.record.segments
         ]
 
@@ -125,7 +124,8 @@ class FeatureSet:
                     found += fetch(self._files, ShardRecord, key).failures
                 except NotFoundError:
                     raise CorruptStoreError(
-                        f"{self._files.where(key)} is missing", hint="restore the file from a copy of the store"
+                        f"{self._files.where(key)} is missing",
+                        hint="`featstore repair --from STORE`",
                     ) from None
         removed = set(self.dataset.removed_rows.tolist())
         return sorted((failure for failure in found if failure.row not in removed), key=lambda failure: failure.row)
@@ -263,6 +263,11 @@ class FeatureSet:
 def set_key(dataset: str, name: str) -> str:
     """Where a feature set lives."""
     return f"features/{dataset}/{name}"
+
+
+def group_key(record: FeatureSetVersion, segment: str) -> str:
+    """Where the Zarr group of a segment of a feature set is."""
+    return f"{set_key(record.dataset, record.name)}/segments/{segment}"
 
 
 def plan_key(dataset: str, name: str, segment: str) -> str:

@@ -18,7 +18,7 @@ from blake3 import blake3
 from featstore.errors import ConflictError, CorruptStoreError, FeatstoreError
 from featstore.progress import SILENT, Progress
 from featstore.store.digest_index import index_files, indexed_inputs, pointer_key
-from featstore.store.features import FeatureSet, RowStatus, plan_key, set_key
+from featstore.store.features import FeatureSet, RowStatus, group_key, plan_key, set_key
 from featstore.store.job import FeatureJob, segment_metadata, segment_name, shards_digest
 from featstore.store.log import Log
 from featstore.store.names import SetRef, parse_dataset, parse_set
@@ -222,7 +222,9 @@ class _Repair:
             if len(left.lacking):
                 ids = tuple(features.dataset.ids.take(left.first + left.lacking))
                 if not self._give_up:
-                    where = self._files.where(chunk_key(f"{_group(features, left.part)}/features", left.shard, 2))
+                    where = self._files.where(
+                        chunk_key(f"{group_key(features.record, left.part.name)}/features", left.shard, 2)
+                    )
                     self._report.unmended.append((where, f"{len(ids)} rows of {features.name} are lost", ids))
         if mendable:
             self._replace(features, mendable, valid)
@@ -231,7 +233,7 @@ class _Repair:
         for name, document in segment_metadata(
             part.group_rows, features.width, features.dtype, part.chunk_rows, part.shard_rows
         ).items():
-            key = f"{_group(features, part)}/{name}"
+            key = f"{group_key(features.record, part.name)}/{name}"
             if self._restorer.read(key) != document:
                 self._restorer.put(key, document, "the version that lists the segment")
 
@@ -244,7 +246,7 @@ class _Repair:
         if self._restorer.read(key) != dump(pointer):
             self._restorer.put(key, dump(pointer), "the version that lists the segment")
         shards = range(-(-part.group_rows // part.shard_rows))
-        group = _group(features, part)
+        group = group_key(features.record, part.name)
         try:
             inputs = indexed_inputs(self._files, group, shards, rows=part.group_rows, shard_rows=part.shard_rows)
         except CorruptStoreError:
@@ -287,7 +289,7 @@ class _Repair:
         self, features: FeatureSet, part: VectorSegment, shard: int
     ) -> tuple[ShardRecord, str] | None:
         """The record that the files of a shard had, if no row failed (the reasons stand nowhere else)."""
-        group = _group(features, part)
+        group = group_key(features.record, part.name)
         contents = {name: self._restorer.read(f"{group}/{_key(name, shard)}") for name in _FILES}
         left = salvage(self._files, features, part, shard, None)
         if None in contents.values() or (left.status == RowStatus.FAILED).any():
@@ -302,7 +304,7 @@ class _Repair:
         self, features: FeatureSet, part: VectorSegment, shard: int, record: ShardRecord | None
     ) -> Salvage | None:
         """Put the files of a shard back; what is left of it if that cannot be."""
-        group = _group(features, part)
+        group = group_key(features.record, part.name)
         digests = dict.fromkeys(_FILES, "") if record is None else record.digests
         damaged = set()
         for name in _FILES:
@@ -455,10 +457,6 @@ def _split(
         yield segment
         first = run[-1].shard + 1
     yield from kept(part.shards.stop)
-
-
-def _group(features: FeatureSet, part: VectorSegment) -> str:
-    return f"{set_key(features.record.dataset, features.record.name)}/segments/{part.name}"
 
 
 def _key(name: str, shard: int) -> str:

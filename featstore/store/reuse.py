@@ -16,7 +16,7 @@ from featstore.spaces import Space
 from featstore.store.arrays import StoredArray
 from featstore.store.chunks import CheckedChunks
 from featstore.store.digest_index import INDEX, prefixes, space_key
-from featstore.store.features import FeatureSet, set_key
+from featstore.store.features import FeatureSet, group_key
 from featstore.store.files import Files
 from featstore.store.records import VectorSegment
 from featstore.store.store import Store
@@ -123,7 +123,7 @@ class _Segment:
         self.dtype = features.dtype
         self._files = files
         self._features = features
-        self._key = f"{set_key(features.record.dataset, features.record.name)}/segments/{segment}"
+        self._key = group_key(features.record, segment)
         # a repair may have replaced some of its rows, so that it is listed in parts
         self._parts = [part for part in features.record.segments if part.name == segment]
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -10,14 +9,14 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from featstore.errors import CorruptStoreError, FeatstoreError, NotFoundError
-from featstore.store.chunks import CheckedChunks
-from featstore.store.features import FeatureSet, RowStatus, set_key
+from featstore.errors import CorruptStoreError
+from featstore.store.chunks import CheckedChunks, row_chunk
+from featstore.store.features import FeatureSet, RowStatus, group_key
 from featstore.store.files import Files
 from featstore.store.records import ShardRecord, VectorSegment
 from featstore.store.reuse import DigestIndex
 from featstore.store.store import Store
-from featstore.store.zarr_format import chunk_key, decode_chunk
+from featstore.store.zarr_format import chunk_key
 
 __all__ = ["CopyRows", "IndexRows", "RowSource", "Salvage", "Wanted", "salvage"]
 
@@ -112,7 +111,7 @@ def salvage(files: Files, features: FeatureSet, part: VectorSegment, shard: int,
     """
     first, stop = part.shard_span(shard)
     rows = stop - first
-    key = _group(features, part)
+    key = group_key(features.record, part.name)
     values = np.full((rows, features.width), np.nan, dtype=features.dtype)
     here = shard * part.shard_rows + np.arange(rows)
     read = CheckedChunks(files, key, part, features.width, features.dtype).features(here, values)
@@ -141,7 +140,7 @@ class CopyRows:
     def fetch(self, wanted: Wanted, out: NDArray[Any]) -> NDArray[np.bool_]:
         """Rows of the copy's chunks that match their checksums."""
         features, part = wanted.features, wanted.part
-        key = _group(features, part)
+        key = group_key(features.record, part.name)
         chunks = CheckedChunks(self._files, key, part, features.width, features.dtype)
         rows = wanted.rows - part.start + part.offset
         digests = chunks.digests(rows)
@@ -170,13 +169,8 @@ class IndexRows:
         return copied.found
 
 
-def _group(features: FeatureSet, part: VectorSegment) -> str:
-    return f"{set_key(features.record.dataset, features.record.name)}/segments/{part.name}"
-
-
 def _rows(files: Files, key: str, rows: int, width: int) -> NDArray[np.uint8] | None:
-    with contextlib.suppress(CorruptStoreError, NotFoundError, FeatstoreError):
-        found = decode_chunk(files.get(key), np.dtype("u1"), where=key)
-        if len(found) == rows * width:
-            return found.reshape(rows, width)
-    return None
+    try:
+        return row_chunk(files, key, rows, width)
+    except CorruptStoreError:
+        return None

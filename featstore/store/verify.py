@@ -17,7 +17,7 @@ from featstore.errors import CorruptStoreError, FeatstoreError, UsageError
 from featstore.progress import SILENT, Progress
 from featstore.store.dataset import Dataset, segment_key
 from featstore.store.digest_index import index_files, index_sizes, indexed_inputs, pointer_key
-from featstore.store.features import FeatureSet, plan_key, set_key
+from featstore.store.features import FeatureSet, group_key, plan_key
 from featstore.store.job import DIGEST_BYTES, segment_metadata, shards_digest
 from featstore.store.records import (
     IndexPointer,
@@ -145,10 +145,10 @@ def _check_features(
 
 def _check_segment(store: Store, features: FeatureSet, part: VectorSegment) -> Iterator[Problem]:
     """Metadata and the digest over all shard records."""
-    base = set_key(features.record.dataset, features.record.name)
+    base = group_key(features.record, part.name)
     expected = segment_metadata(part.group_rows, features.width, features.dtype, part.chunk_rows, part.shard_rows)
     for name, document in expected.items():
-        key = f"{base}/segments/{part.name}/{name}"
+        key = f"{base}/{name}"
         if not store.files.exists(key):
             yield Problem(store.files.where(key), "is missing")
         elif store.files.get(key) != document:
@@ -176,7 +176,7 @@ def _check_index(
         yield Problem(store.files.where(key), "is missing")
     elif store.files.get(key) != dump(pointer):
         yield Problem(store.files.where(key), "is not the pointer to this segment's index")
-    base = f"{set_key(features.record.dataset, features.record.name)}/segments/{part.name}"
+    base = group_key(features.record, part.name)
     whole = True
     for name, size in index_sizes(part.indexed).items():
         found = store.files.size(f"{base}/{name}")
@@ -214,7 +214,7 @@ def _check_shard(
         chunk_key("input_digest", shard, 2): part.shard_rows * DIGEST_BYTES + CRC_BYTES,
         chunk_key("status", shard): part.shard_rows + CRC_BYTES,
     }
-    base = f"{set_key(features.record.dataset, features.record.name)}/segments/{part.name}"
+    base = group_key(features.record, part.name)
     for name, size in sizes.items():
         key = f"{base}/{name}"
         found = store.files.size(key)
