@@ -10,8 +10,9 @@ from featstore.evaluate.gate import Gate, GateResult, parse_gate
 from featstore.evaluate.metrics import METRICS, MetricInfo, metric_info
 from featstore.evaluate.neighbours import Neighbours, top_k
 from featstore.evaluate.protocols import PROTOCOLS, ProtocolInfo
+from featstore.evaluate.records import Backfill, Cell, Changes, ClassChange, Distribution, Estimated, Flips
 from featstore.evaluate.request import EvalRequest
-from featstore.evaluate.result import Backfill, Cell, Changes, ClassChange, Distribution, Estimated, EvalResult, Flips
+from featstore.evaluate.result import EvalResult
 from featstore.evaluate.scores import ScoreKind
 from featstore.evaluate.statistics import Column, Estimate, Resampled, Run, bootstrap_means
 from featstore.evaluate.templates import pool_templates

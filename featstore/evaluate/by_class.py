@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from featstore.evaluate.result import Changes, ClassChange
+from featstore.evaluate.records import Changes, ClassChange
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

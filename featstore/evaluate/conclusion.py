@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
@@ -16,87 +15,41 @@ from featstore.evaluate.chain import (
     backward_compatibility,
     forward_compatibility,
 )
-from featstore.evaluate.flips import negative_flips, positive_flips, relative_rate
+from featstore.evaluate.columns import curve_point, flip_column, flipping, recalls, resample
+from featstore.evaluate.flips import relative_rate
+from featstore.evaluate.measured import Measured, curve_ends
 from featstore.evaluate.metrics import metric_info
-from featstore.evaluate.result import (
+from featstore.evaluate.records import (
     Backfill,
     Cell,
     Chain,
     Changes,
-    Distribution,
     Estimated,
-    EvalResult,
-    Evidence,
     Flips,
     ProtocolRecord,
     RunRecord,
-    ThresholdTransfer,
     Ties,
 )
+from featstore.evaluate.result import EvalResult, Evidence
 from featstore.evaluate.scores import SCORES
-from featstore.evaluate.statistics import Column, Resampled, Run
+from featstore.evaluate.statistics import Column, Resampled
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Sequence
     from typing import Any
 
     from numpy.typing import NDArray
 
-    from featstore.evaluate.arrays import PerQuery
-    from featstore.evaluate.cells import CellPlan, Sides
-    from featstore.evaluate.measure import CellMeasure
-    from featstore.evaluate.protocols import Problem
     from featstore.evaluate.request import EvalRequest
 
-__all__ = ["Measured", "conclude"]
-
-
-@dataclass(frozen=True, slots=True)
-class Measured:
-    """One run: every query's values in every cell.
-
-    Attributes:
-        sides: The sets and maps.
-        measure: How cells are measured.
-        plans: The cells that were measured, by role.
-        unrelated: Whether nothing declares a cell's spaces comparable, by role.
-        left_out: Why a cell was not measured, by role.
-        problem: Rows, classes and ground truth.
-        metrics: The protocol's headline metric first.
-        per_query: Values by role.
-        curves: The inner points of each backfill curve by its order: every query's values by metric.
-        thresholds: Operating points kept through the upgrade.
-        distributions: Scores of all pairs, by role.
-    """
-
-    sides: Sides
-    measure: CellMeasure
-    plans: dict[str, CellPlan]
-    unrelated: dict[str, bool]
-    left_out: dict[str, str]
-    problem: Problem
-    metrics: tuple[str, ...]
-    per_query: dict[str, PerQuery]
-    curves: dict[str, list[dict[str, NDArray[np.float64]]]] = field(default_factory=dict)
-    thresholds: list[ThresholdTransfer] = field(default_factory=list)
-    distributions: dict[str, Distribution] = field(default_factory=dict)
-
-
-def curve_ends(plans: dict[str, CellPlan]) -> tuple[CellPlan | None, CellPlan | None]:
-    """The cells at which a backfill begins and ends: the same queries, on the gallery as it is and on their own."""
-    own = [role for role in plans if compatibility.is_own(role)]
-    end = plans[own[-1]] if own else None
-    # a map of the gallery is what is deployed when one was given
-    started = [role for role in ("new/mapped-old", compatibility.subject_of(plans)) if role in plans]
-    start = next((plans[role] for role in started if end and plans[role].query == end.query), None)
-    return start, end
+__all__ = ["conclude"]
 
 
 def conclude(request: EvalRequest, runs: Sequence[Measured]) -> EvalResult:
     """Everything that follows from the values of one or several runs with the same roles and metrics."""
     first = runs[0]
     metrics, roles, headline = first.metrics, list(first.per_query), first.problem.headline
-    resampled = _resample(runs, request)
+    resampled = resample(runs, request)
     cells = [_cell(runs, role, resampled) for role in roles]
     pairs = compatibility.comparisons(roles)
     subject = compatibility.subject_of(roles)
@@ -134,62 +87,6 @@ def conclude(request: EvalRequest, runs: Sequence[Measured]) -> EvalResult:
     return result.with_evidence(
         Evidence(first.problem, first.per_query, resampled, first.sides, first.measure, first.plans)
     )
-
-
-def _resample(runs: Sequence[Measured], request: EvalRequest) -> Resampled:
-    """One bootstrap for all cells: which queries have answers depends on labels, so it is the same in every cell."""
-    names = sorted({name for run in runs for name in run.problem.class_names})
-    code = {name: number for number, name in enumerate(names)}
-    columns: dict[Column, None] = {}
-    values = []
-    for run in runs:
-        valid = next(iter(run.per_query.values())).valid
-        found = _columns(run, valid)
-        columns = dict.fromkeys(found)
-        table = np.array([code[name] for name in run.problem.class_names], np.int64)
-        values.append(Run(np.stack(list(found.values()), axis=1), table[run.problem.classes[valid]]))
-    return Resampled.of(list(columns), values, resamples=request.bootstrap, seed=request.seed)
-
-
-def _columns(run: Measured, valid: NDArray[np.bool_]) -> dict[Column, NDArray[np.float64]]:
-    """Everything that is averaged over queries: metrics of the cells, and flips between them."""
-    columns = {
-        Column(role, metric): found.values[metric][valid]
-        for role, found in run.per_query.items()
-        for metric in run.metrics
-    }
-    for after, before in _flipping(compatibility.comparisons(run.per_query)):
-        for metric in _recalls(run.metrics):
-            hits = columns[Column(before, metric)], columns[Column(after, metric)]
-            columns[_flip_column("nfr", after, metric)] = negative_flips(*hits)
-            columns[_flip_column("pfr", after, metric)] = positive_flips(*hits)
-    today = compatibility.baseline(compatibility.subject_of(run.per_query) or "")
-    for order, points in run.curves.items():
-        for step, values in enumerate(points, 1):
-            for metric in run.metrics:
-                columns[Column(_point(order, step), metric)] = values[metric][valid]
-            for metric in _recalls(run.metrics) if today else ():
-                hits = columns[Column(today or "", metric)], columns[Column(_point(order, step), metric)]
-                columns[_flip_column("nfr", _point(order, step), metric)] = negative_flips(*hits)
-    return columns
-
-
-def _point(order: str, step: int) -> str:
-    """What stands for a role in the columns of a point of a backfill curve."""
-    return f"backfill by {order}, step {step}"
-
-
-def _recalls(metrics: Iterable[str]) -> list[str]:
-    return [metric for metric in metrics if metric.startswith("recall@")]
-
-
-def _flipping(pairs: list[tuple[str, str]]) -> list[tuple[str, str]]:
-    """The comparisons that flips are counted for: those an upgrade goes through."""
-    return [(after, before) for after, before in pairs if compatibility.REFERENCE not in (after, before)]
-
-
-def _flip_column(kind: str, role: str, metric: str) -> Column:
-    return Column(role, f"{kind}@{metric.partition('@')[2]}")
 
 
 def _difference(resampled: Resampled, after: str, before: str, metric: str) -> Estimated:
@@ -310,7 +207,7 @@ def _chain(resampled: Resampled, cells: list[Cell], models: list[str], metrics: 
 
 def _flips(resampled: Resampled, pairs: list[tuple[str, str]], metrics: tuple[str, ...]) -> dict[str, dict[str, Flips]]:
     def of(after: str, before: str, metric: str) -> Flips:
-        negative, positive = (_flip_column(kind, after, metric) for kind in ("nfr", "pfr"))
+        negative, positive = (flip_column(kind, after, metric) for kind in ("nfr", "pfr"))
         columns = [negative, Column(before, metric), Column(after, metric)]
         return Flips(
             before=before,
@@ -320,14 +217,15 @@ def _flips(resampled: Resampled, pairs: list[tuple[str, str]], metrics: tuple[st
             relative_nfr=Estimated.of(resampled.function(columns, relative_rate)),
         )
 
-    recalls = _recalls(metrics)
-    return {after: {metric: of(after, before, metric) for metric in recalls} for after, before in _flipping(pairs)}
+    return {
+        after: {metric: of(after, before, metric) for metric in recalls(metrics)} for after, before in flipping(pairs)
+    }
 
 
 def _curve(resampled: Resampled, run: Measured, order: str) -> Backfill:
     start, end = (plan.role for plan in curve_ends(run.plans) if plan)
     steps = len(run.curves[order]) + 1
-    roles = [start, *(_point(order, step) for step in range(1, steps)), end]
+    roles = [start, *(curve_point(order, step) for step in range(1, steps)), end]
 
     def points(metric: str) -> list[Estimated]:
         return [Estimated.of(resampled.estimate({Column(role, metric): 1.0})) for role in roles]
@@ -345,9 +243,9 @@ def _curve(resampled: Resampled, run: Measured, order: str) -> Backfill:
         fractions=[step / steps for step in range(steps + 1)],
         metrics=curves,
         nfr={
-            metric: [Estimated.of(resampled.estimate({_flip_column("nfr", role, metric): 1.0})) for role in roles]
-            for metric in _recalls(run.metrics)
-            if all(resampled.has(_flip_column("nfr", role, metric)) for role in roles)
+            metric: [Estimated.of(resampled.estimate({flip_column("nfr", role, metric): 1.0})) for role in roles]
+            for metric in recalls(run.metrics)
+            if all(resampled.has(flip_column("nfr", role, metric)) for role in roles)
         },
         area_trapezoid={metric: area(metric, trapezoid) for metric in run.metrics},
         area_mean={metric: area(metric, [1 / (steps + 1)] * (steps + 1)) for metric in run.metrics},

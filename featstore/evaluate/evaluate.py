@@ -8,8 +8,9 @@ from featstore.errors import UsageError
 from featstore.evaluate import compatibility
 from featstore.evaluate.backfill import inner_points, row_orders
 from featstore.evaluate.cells import Sides
-from featstore.evaluate.conclusion import Measured, conclude, curve_ends
+from featstore.evaluate.conclusion import conclude
 from featstore.evaluate.measure import CellMeasure
+from featstore.evaluate.measured import Measured, curve_ends
 from featstore.evaluate.pair_scores import PairScores
 from featstore.evaluate.protocols import Selection, build_problem
 from featstore.evaluate.thresholds import distributions, transfer

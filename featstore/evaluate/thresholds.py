@@ -8,7 +8,7 @@ import numpy as np
 
 from featstore.errors import UsageError
 from featstore.evaluate.pair_scores import BINS, Histogram, PairScores
-from featstore.evaluate.result import Distribution, OperatingPoint, ThresholdTransfer
+from featstore.evaluate.records import Distribution, OperatingPoint, ThresholdTransfer
 
 __all__ = ["distributions", "transfer"]
 
