@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from featstore.evaluate.blocking import Blocking
-from featstore.evaluate.pair_scores import ACCEPT_ALL, BINS, PairScores, _Tally
+from featstore.evaluate.order_statistics import _Tally
+from featstore.evaluate.pair_scores import ACCEPT_ALL, BINS, PairScores
 from featstore.evaluate.relevance import ByLabel
 from featstore.evaluate.vectors import ArrayVectors
 from tests.evaluate.reference import scores as canonical
@@ -69,7 +70,7 @@ def test_histograms_count_every_pair_once():
 
 
 def test_many_equal_scores_are_kept_with_their_counts(monkeypatch):
-    monkeypatch.setattr("featstore.evaluate.pair_scores._COLLAPSE", 16)
+    monkeypatch.setattr("featstore.evaluate.order_statistics._COLLAPSE", 16)
     test_thresholds_let_exactly_the_allowed_negatives_through(SMALL, coarse=True)
 
 
@@ -80,7 +81,7 @@ def test_a_sample_narrows_the_windows_and_changes_nothing(coarse, monkeypatch):
     expected = PairScores(*pairs).solve([0.25], allowed)
     collected = []
     monkeypatch.setattr(
-        "featstore.evaluate.pair_scores._Tally.add",
+        "featstore.evaluate.order_statistics._Tally.add",
         lambda self, scores, add=_Tally.add: (collected.append(len(scores)), add(self, scores)),
     )
     for sample in (2, 500, 5000):
