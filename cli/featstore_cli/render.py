@@ -27,11 +27,11 @@ def print_json(content: Any) -> None:
     sys.stdout.write(json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
-def print_table(header: list[str], rows: list[list[str]], *, title: str = "") -> None:
-    """A table without frames; every column after the first is right-aligned."""
+def print_table(header: list[str], rows: list[list[str]], *, title: str = "", left: int = 1) -> None:
+    """A table without frames; the first `left` columns are left-aligned, the others right-aligned."""
     table = Table(box=None, pad_edge=False, title=title or None, title_justify="left", header_style="bold")
     for number, name in enumerate(header):
-        table.add_column(name, justify="left" if number == 0 else "right", overflow="fold")
+        table.add_column(name, justify="left" if number < left else "right", overflow="fold")
     for row in rows:
         table.add_row(*[Text.from_markup(cell) for cell in row])
     Console(highlight=False).print(table)

@@ -100,6 +100,9 @@ def test_train_and_apply(capsys):
     assert "name" in wrong.err
     assert "odpp" in output(capsys, "losses").out
     assert "forms" in output(capsys, "losses").out
+    assert "params.tau_old" in output(capsys, "losses", "odpp").out
+    assert json.loads(output(capsys, "losses", "odpp", "--json").out)[0]["meaning"]["mu"] == "μ, the price of moving."
+    assert "did you mean odpp" in output(capsys, "losses", "odp", status=2).err
     unknown = output(capsys, "train", "--loss", "bcd", "--old", "toy/old", "--new", "toy/other", "--out", "x", status=2)
     assert "did you mean bct" in unknown.err
 

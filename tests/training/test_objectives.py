@@ -401,7 +401,8 @@ def test_registry_lists_and_refuses():
         "unibct",
     ]
     assert [info.name for info in losses()] == names
-    assert all(info.summary and info.paper and info.needs for info in losses())
+    assert all(info.summary and info.paper and info.needs and "ℒ" in info.equation for info in losses())
+    assert all(all(info.meaning.values()) for info in losses())  # every setting says what it is
     with pytest.raises(UnknownNameError, match="odp") as caught:
         find_objective("odp")
     assert "did you mean odpp" in caught.value.hint

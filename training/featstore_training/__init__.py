@@ -12,15 +12,16 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from featstore_training.config import TrainConfig
-    from featstore_training.objectives import LossInfo, losses
+    from featstore_training.objectives import LossInfo, loss_info, losses
     from featstore_training.runner import TrainReport, train
 
-__all__ = ["LossInfo", "TrainConfig", "TrainReport", "losses", "train"]
+__all__ = ["LossInfo", "TrainConfig", "TrainReport", "loss_info", "losses", "train"]
 
 _HOMES = {
     "LossInfo": "objectives",
     "TrainConfig": "config",
     "TrainReport": "runner",
+    "loss_info": "objectives",
     "losses": "objectives",
     "train": "runner",
 }

@@ -126,14 +126,16 @@ class CosineSoftmax(Head):
         self.scale = scale
 
 
-class ArcFace(CosineSoftmax):
-    """Own logit γ·cos(θ + m); past θ = π − m, where that would rise again, γ·(cos θ − m·sin m) as public code has it."""
-
+class _MarginSoftmax(CosineSoftmax):
     def __init__(
         self, classes: int, width: int, scale: float, margin: float, generator: torch.Generator, sample: float = 1.0
     ) -> None:
         super().__init__(classes, width, scale, generator, sample)
         self.margin = margin
+
+
+class ArcFace(_MarginSoftmax):
+    """Own logit γ·cos(θ + m); past θ = π − m, where that would rise again, γ·(cos θ − m·sin m) as public code has it."""
 
     def with_margin(self, own: Tensor) -> Tensor:
         """γ·cos(θ + m)."""
@@ -144,14 +146,8 @@ class ArcFace(CosineSoftmax):
         return self.scale * torch.where(beyond, cosine - self.margin * math.sin(self.margin), turned)
 
 
-class CosFace(CosineSoftmax):
+class CosFace(_MarginSoftmax):
     """Own logit γ·(cos θ − m)."""
-
-    def __init__(
-        self, classes: int, width: int, scale: float, margin: float, generator: torch.Generator, sample: float = 1.0
-    ) -> None:
-        super().__init__(classes, width, scale, generator, sample)
-        self.margin = margin
 
     def with_margin(self, own: Tensor) -> Tensor:
         """γ·(cos θ − m)."""

@@ -21,7 +21,7 @@ from featstore_training.objectives import Batch
 from featstore_training.old_rows import OldRows
 from featstore_training.selection import Validation
 
-__all__ = ["fit", "learning_rate", "make_optimizer"]
+__all__ = ["fit", "learning_rate", "make_optimizer", "train_epoch"]
 
 
 def fit(
@@ -42,7 +42,7 @@ def fit(
     progress.start(f"train {config.loss}", config.epochs, "epochs", done=state.epoch)
     while state.epoch < config.epochs:
         started = time.perf_counter()
-        terms = _epoch(state, rows, config, steps)
+        terms = train_epoch(state, rows, config)
         state.epoch += 1
         figures = state.objective.refresh(state.epoch, CurrentFeatures(state.module, state.bridge, rows, old))
         score = validation.score(state.module, state.bridge).as_json() if validation else {}
@@ -64,9 +64,14 @@ def fit(
         progress.advance(1)
 
 
-def _epoch(state: TrainState, rows: TrainingRows, config: TrainConfig, steps: int) -> dict[str, float]:
-    """One pass; the mean of each loss term over steps."""
+def train_epoch(state: TrainState, rows: TrainingRows, config: TrainConfig) -> dict[str, float]:
+    """One pass; the mean of each loss term over steps.
+
+    Raises:
+        TrainingError: the loss is not finite.
+    """
     sums: dict[str, float] = {}
+    steps = rows.steps(config.batch)
     state.module.train()
     for number, batch in enumerate(rows.batches(config.batch, config.seed, state.epoch)):
         for group in state.optimizer.param_groups:

@@ -107,12 +107,17 @@ def train(
 
 
 @click.command()
+@click.argument("name", metavar="[LOSS]", required=False)
 @json_option
-def losses(as_json: bool) -> None:
-    """List the training objectives."""
+def losses(name: str | None, as_json: bool) -> None:
+    """List the training objectives.
+
+    With a name: its equation and its settings, given to `featstore train` as --set params.NAME=VALUE.
+    """
+    from featstore_training import loss_info
     from featstore_training import losses as known
 
-    found = known()
+    found = [loss_info(name)] if name else known()
     if as_json:
         print_json([info._asdict() for info in found])
         return
@@ -121,6 +126,13 @@ def losses(as_json: bool) -> None:
         if info.forms:
             lines.append(f"[dim]forms {', '.join(f'{info.name}:{form}' for form in info.forms)}[/]")
         out.print(f"[bold]{info.name:12}[/] " + f"\n{'':13}".join(lines))
+    if name:
+        out.print("\n" + found[0].equation, markup=False)
+        default = {key: json.dumps(value) for key, value in found[0].params.items()}
+        rows = [[f"params.{key}", default[key], text] for key, text in found[0].meaning.items()]
+        if rows:
+            out.print()
+            print_table(["setting", "default", "meaning"], rows, left=3)
 
 
 def _config_values(recipe: str | None, values: dict[str, Any], dotted: dict[str, Any]) -> dict[str, Any]:

@@ -17,7 +17,14 @@ from featstore_training.objectives import (  # noqa: F401 - importing a method r
     unibct,
 )
 from featstore_training.objectives.base import Batch, ClassSide, Current, Objective
-from featstore_training.objectives.registry import LossInfo, find_objective, losses, objective, objective_params
+from featstore_training.objectives.registry import (
+    LossInfo,
+    find_objective,
+    loss_info,
+    losses,
+    objective,
+    objective_params,
+)
 
 __all__ = [
     "Batch",
@@ -26,6 +33,7 @@ __all__ = [
     "LossInfo",
     "Objective",
     "find_objective",
+    "loss_info",
     "losses",
     "objective",
     "objective_params",

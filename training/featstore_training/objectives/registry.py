@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+import re
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, TypeVar
 
@@ -9,7 +11,7 @@ from featstore.errors import UnknownNameError, UsageError
 from featstore_training.objectives.base import Objective
 from featstore_training.strict import Strict
 
-__all__ = ["LossInfo", "find_objective", "losses", "objective", "objective_params"]
+__all__ = ["LossInfo", "find_objective", "loss_info", "losses", "objective", "objective_params"]
 
 _OBJECTIVES: dict[str, type[Objective]] = {}
 T = TypeVar("T", bound=type[Objective])
@@ -25,6 +27,8 @@ class LossInfo(NamedTuple):
         needs: Cached columns it reads, sorted.
         forms: Named settings, used as `--loss NAME:FORM`.
         params: Its settings with their defaults.
+        equation: What it minimises, as text.
+        meaning: What each setting is.
     """
 
     name: str
@@ -33,6 +37,8 @@ class LossInfo(NamedTuple):
     needs: tuple[str, ...]
     forms: dict[str, dict[str, Any]]
     params: dict[str, Any]
+    equation: str
+    meaning: dict[str, str]
 
 
 def objective(
@@ -91,14 +97,38 @@ def objective_params(name: str, params: Mapping[str, Any]) -> Strict:
 
 def losses() -> list[LossInfo]:
     """All objectives in order of name."""
-    return [
-        LossInfo(
-            name,
-            cls.summary,
-            cls.paper,
-            tuple(sorted(cls.needs)),
-            {form: dict(values) for form, values in cls.forms.items()},
-            cls.Params().model_dump(mode="json"),
-        )
-        for name, cls in sorted(_OBJECTIVES.items())
-    ]
+    return [_info(cls) for _, cls in sorted(_OBJECTIVES.items())]
+
+
+def loss_info(name: str) -> LossInfo:
+    """One of them.
+
+    Raises:
+        UnknownNameError: there is none; near names are listed.
+    """
+    return _info(find_objective(name))
+
+
+def _info(cls: type[Objective]) -> LossInfo:
+    return LossInfo(
+        cls.name,
+        cls.summary,
+        cls.paper,
+        tuple(sorted(cls.needs)),
+        {form: dict(values) for form, values in cls.forms.items()},
+        cls.Params().model_dump(mode="json"),
+        inspect.cleandoc(cls.__doc__ or ""),
+        _attributes(cls.Params),
+    )
+
+
+def _attributes(settings: type[Strict]) -> dict[str, str]:
+    """What the docstrings of a settings model and its bases say of each setting."""
+    found: dict[str, str] = {}
+    for base in reversed(settings.__mro__):
+        _, _, listed = inspect.cleandoc(base.__doc__ or "").partition("Attributes:\n")
+        for entry in re.split(r"\n(?=    \w)", listed):
+            name, colon, text = entry.strip().partition(": ")
+            if colon and name in settings.model_fields:
+                found[name] = " ".join(text.split())
+    return {name: found.get(name, "") for name in settings.model_fields}
