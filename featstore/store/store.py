@@ -157,12 +157,14 @@ class Store:
     def features(self, reference: str) -> FeatureSet:
         """The feature set `DATASET/NAME[@version]`."""
         ref = parse_set(reference)
-        dataset = self.dataset(ref.dataset)
         try:
             record = self._features_log(ref.dataset, ref.name).resolve(ref.version, what=f"feature set {ref.key}")
         except NotFoundError:
+            self.dataset(ref.dataset)  # says so if that is what does not exist
             known = self.feature_sets(ref.dataset)
             raise UnknownNameError(f"feature set of dataset {ref.dataset}", ref.name, known) from None
+        # read after the set: rows are committed before their features, so it has all that the set has
+        dataset = self.dataset(ref.dataset)
         if record.layout < dataset.layout:
             dataset = self.dataset(ref.dataset, dataset.record.earlier[record.layout - 1])
         declared = {space for made in declared_with(self.files, record.space.digest) for space in made.spaces}

@@ -1,5 +1,6 @@
 """Invariants 1, 2 and 9: whatever operation fails, nothing acknowledged is lost and the same command finishes."""
 
+import contextlib
 import errno
 import io
 import itertools
@@ -9,7 +10,7 @@ import shutil
 import pytest
 
 from featstore.errors import FeatstoreError
-from featstore.store import Store, verify
+from featstore.store import Store, repair, verify
 from featstore.store.local_files import LocalFiles
 from featstore.testing import Fault, FaultyFiles
 from tests.faults.job import check_prefix, content, run
@@ -141,3 +142,41 @@ def test_bytes_are_durable_before_their_name_and_the_name_before_the_answer(plac
     for number, (name, path) in enumerate(calls):
         if name == "mkdir" and path:  # what holds the store itself lies outside of what is watched
             assert ("fsync", path.rpartition("/")[0]) in calls[number : number + 3]
+
+
+def damage(root):
+    """Of a copy of the store: a shard, a chunk of ids and a record are other bytes or gone."""
+    for pattern, change in {
+        "features/d/f/segments/*/features/c.0.0": lambda data: data[:8] + b"\x01" + data[9:],
+        "datasets/d/segments/rows-*/ids/bytes/c.0": lambda data: data[:-1],
+        "features/d/f/plans/*/shards/1.json": None,
+    }.items():
+        path = min(root.glob(pattern))
+        if change is None:
+            path.unlink()
+        else:
+            path.write_bytes(change(path.read_bytes()))
+
+
+def repair_with(undisturbed, root, fault=None):
+    files = FaultyFiles(LocalFiles(root), *([fault] if fault else []))
+    repair(Store.open(files), copy=undisturbed.location)
+    return len(files.log)
+
+
+def test_a_repair_may_stop_anywhere(place, undisturbed):
+    """The same command goes on, and puts back what was there bit for bit."""
+    damaged, root = place / "damaged", place / "store"
+    shutil.copytree(undisturbed.location, damaged)
+    damage(damaged)
+    assert verify(Store.open(damaged), full=True).problems
+    operations = repair_with(undisturbed, shutil.copytree(damaged, root))
+    for turn, at in enumerate(range(1, operations, operations // 10)):
+        shutil.rmtree(root)
+        shutil.copytree(damaged, root)
+        with contextlib.suppress(FeatstoreError):
+            repair_with(undisturbed, root, Fault(KINDS[turn % len(KINDS)], at=at, persistent=bool(turn % 2)))
+        repair_with(undisturbed, root)
+        store = Store.open(root)
+        assert verify(store, full=True).problems == []
+        assert content(store) == content(undisturbed)

@@ -24,6 +24,7 @@ from featstore.store.local_files import LocalFiles
 from featstore.testing import Fault, FaultyFiles
 from tests.faults.job import STEPS, fill
 
+KEPT = 5  # rows that nobody removes while others read
 REPO = Path(__file__).parents[2]
 
 
@@ -50,6 +51,19 @@ def append_many(root, number, commits):
         store.append_rows("d", NewRows(ids=[f"{number}-{n}"]))
         store.tag("d/f", f"writer{number}")
         store.tag("d/f", "shared")
+
+
+def read_along(root, stop):
+    """Open and read the store again and again until the file `stop` appears; whatever is read belongs together."""
+    while not Path(stop).exists():
+        features = Store.open(root).features("d/f")
+        rows = features.valid_rows()
+        ids = features.dataset.ids.take(rows)
+        assert len(set(ids)) == len(ids) >= KEPT
+        found = features.gather(rows)
+        np.testing.assert_array_equal(found[:, 0], [float(text) for text in ids])
+        np.testing.assert_array_equal(features.take_ids(ids), found)
+        assert {str(n) for n in range(KEPT)} <= set(ids)
 
 
 def with_few_descriptors(root, limit):
