@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -11,7 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featstore.errors import AlignmentError, CorruptStoreError, IncompleteError, NotFoundError, UsageError, sample_of
+from featstore.spaces import Space
 from featstore.store.dataset import Dataset
+from featstore.store.declarations import declared_with
 from featstore.store.files import Files
 from featstore.store.records import FeatureSetVersion, RowFailure, ShardRecord, fetch
 from featstore.store.segment import SegmentReader
@@ -40,13 +42,10 @@ class FeatureSet:
         rows: Rows covered (the dataset may have grown since).
         width: Components of a row (`D`).
         dtype: Stored dtype.
-        space: What makes its vectors comparable, with what people declared since (`Store.declare`).
         dataset: The dataset at the newest version with the same layout; its rows and these align by number.
     """
 
-    def __init__(
-        self, files: Files, record: FeatureSetVersion, dataset: Dataset, *, declared: Iterable[str] = ()
-    ) -> None:
+    def __init__(self, files: Files, record: FeatureSetVersion, dataset: Dataset) -> None:
         self._files = files
         self.record = record
         self.name = f"{record.dataset}/{record.name}"
@@ -55,8 +54,6 @@ class FeatureSet:
         self.rows = record.rows
         self.width = record.space.width
         self.dtype: np.dtype[Any] = np.dtype(record.dtype)
-        more = sorted({*declared} - {*record.space.compatible_with})
-        self.space = record.space.model_copy(update={"compatible_with": (*record.space.compatible_with, *more)})
         self.dataset = dataset
         if dataset.layout != record.layout:
             raise AlignmentError(f"{self.ref} and {dataset!r} number their rows differently")
@@ -68,6 +65,14 @@ class FeatureSet:
 
     def __repr__(self) -> str:
         return f"FeatureSet({self.ref}, {self.rows}×{self.width} {self.dtype.name})"
+
+    @cached_property
+    def space(self) -> Space:
+        """What makes its vectors comparable, with what people declared since (`Store.declare`)."""
+        recorded = self.record.space
+        declared = {other for made in declared_with(self._files, recorded.digest) for other in made.spaces}
+        more = sorted(declared - {recorded.digest, *recorded.compatible_with})
+        return recorded.model_copy(update={"compatible_with": (*recorded.compatible_with, *more)})
 
     @cached_property
     def _segments(self) -> list[SegmentReader]:

@@ -167,9 +167,7 @@ class Store:
         dataset = self.dataset(ref.dataset)
         if record.layout < dataset.layout:
             dataset = self.dataset(ref.dataset, dataset.record.earlier[record.layout - 1])
-        declared = {space for made in declared_with(self.files, record.space.digest) for space in made.spaces}
-        files = cached(self.files, feature_groups(record))
-        return FeatureSet(files, record, dataset, declared=declared - {record.space.digest})
+        return FeatureSet(cached(self.files, feature_groups(record)), record, dataset)
 
     def materialise(self, reference: str, progress: Progress = SILENT) -> FeatureSet:
         """The feature set `DATASET/NAME[@version]`, read from copies on this machine, which are fetched if they are missing.
