@@ -127,6 +127,8 @@ def search(
         NotFoundError: The set's index was built from another version or other rows.
         CorruptStoreError: The set's index is damaged.
     """
+    if k < 1:
+        raise UsageError(f"the {k} nearest rows were asked for", hint="ask for at least 1")
     features = store.features(ref)
     if queries.vectors.width != features.width:
         raise AlignmentError(

@@ -91,6 +91,8 @@ def test_spaces_and_widths_are_checked(store, features, tmp_path):
         search(store, "shop/old", queries_from_file(tmp_path / "narrow.npy", space="shared"))
     with pytest.raises(UsageError, match="at least 1"):
         search(store, "shop/old", queries_from_set(store, "shop/new"), 0)
+    with pytest.raises(UsageError, match="at least 1"):
+        exact_top_k(ArrayVectors(features[0]), ArrayVectors(features[0]), 0)
 
 
 def test_a_small_set_gets_a_flat_index_that_finds_everything(store):
