@@ -27,7 +27,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "featstore_cli.commands.dataset:dataset",
         "Split a dataset, add columns to it, or say where its files are.",
     ),
-    "train": ("featstore_cli.commands.train:train", "Learn a compatible model from cached features."),
+    "train": ("featstore_cli.commands.train:train", "Learn a compatible model beside cached old features."),
     "apply": ("featstore_cli.commands.apply:apply", "Map a cached feature set into another one."),
     "eval": ("featstore_cli.commands.eval:eval_", "Compare old and new models and give a verdict."),
     "search": ("featstore_cli.commands.search:search", "Find the nearest rows of a feature set."),

@@ -1,13 +1,16 @@
 """Encoders: networks with their preprocessing, found by URI."""
 
 from featstore.encoders.architectures import architecture_names, build_architecture
+from featstore.encoders.augment import Augment, View
 from featstore.encoders.encoder import Encoder, weights_digest
 from featstore.encoders.preprocess import Preprocess
 from featstore.encoders.uris import load_encoder, save_encoder
 
 __all__ = [
+    "Augment",
     "Encoder",
     "Preprocess",
+    "View",
     "architecture_names",
     "build_architecture",
     "load_encoder",

@@ -9,6 +9,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from featstore.encoders.augment import View
+
 __all__ = ["Preprocess"]
 
 _FILTERS = {
@@ -73,13 +75,26 @@ class Preprocess(BaseModel):
             raise ValueError(f"shorter_side {self.shorter_side} is less than size {self.size}")
         return self
 
-    def apply(self, image: Image.Image) -> NDArray[np.float32]:
-        """float32 [C, size, size] of an image in mode `RGB` or `L`. The same image gives the same numbers every time."""
+    def apply(self, image: Image.Image, view: View | None = None) -> NDArray[np.float32]:
+        """float32 [C, size, size] of an image in mode `RGB` or `L`. The same image gives the same numbers every time.
+
+        Args:
+            image: The image.
+            view: An augmentation; the part of the image that it keeps is stretched to the square, whatever `resize` says.
+        """
         converted = image if image.mode == _MODES[self.channels] else image.convert(_MODES[self.channels])
-        pixels = np.asarray(self._resized(converted), dtype=np.float32).reshape(self.size, self.size, self.channels)
+        resized = self._resized(converted) if view is None else self._cut(view.turned(converted), view)
+        pixels = np.asarray(resized, dtype=np.float32).reshape(self.size, self.size, self.channels)
+        if view is not None:
+            pixels = view.relit(pixels)
         scale = np.float32(255) * np.asarray(self.std, dtype=np.float32)
         shift = np.asarray(self.mean, dtype=np.float32) / np.asarray(self.std, dtype=np.float32)
         return np.ascontiguousarray((pixels / scale - shift).transpose(2, 0, 1))
+
+    def _cut(self, image: Image.Image, view: View) -> Image.Image:
+        left, top, right, bottom = view.box
+        box = (left * image.width, top * image.height, right * image.width, bottom * image.height)
+        return image.resize((self.size, self.size), _FILTERS[self.interpolation], box=box)
 
     def _resized(self, image: Image.Image) -> Image.Image:
         how = _FILTERS[self.interpolation]

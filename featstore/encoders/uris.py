@@ -12,7 +12,7 @@ from __future__ import annotations
 import importlib
 import re
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -58,13 +58,16 @@ def load_encoder(uri: str) -> Encoder:
     return _SCHEMES[scheme](rest)
 
 
-def save_encoder(folder: Path, encoder: Encoder, *, training: Mapping[str, Any] | None = None) -> RunCard:
+def save_encoder(
+    folder: Path, encoder: Encoder, *, training: Mapping[str, Any] | None = None, extra_files: Sequence[str] = ()
+) -> RunCard:
     """Write an encoder as a run folder; `load_encoder(folder)` gives it back.
 
     Args:
         folder: Made if it is not there; other files in it stay.
         encoder: Of a registered architecture.
         training: Config, inputs, seed and metrics, as plain JSON.
+        extra_files: Names of further files of the folder that belong to the run.
 
     Raises:
         AlreadyExistsError: the folder holds a finished run.
@@ -82,7 +85,7 @@ def save_encoder(folder: Path, encoder: Encoder, *, training: Mapping[str, Any] 
         kind="encoder",
         architecture={"name": encoder.architecture, "config": encoder.config},
         space=encoder.space,
-        files={ENCODER_FILE: ""},
+        files=dict.fromkeys((ENCODER_FILE, *extra_files), ""),
         training=dict(training or {}),
     )
     return write_card(folder, card)

@@ -11,6 +11,7 @@ from featstore_training import TrainConfig, train
 from featstore_training.batches import CachedColumn, TrainingRows
 from featstore_training.holdout import hold_out
 from featstore_training.loop import learning_rate
+from featstore_training.old_rows import HeldColumn
 from featstore_training.selection import Validation, harmonic
 
 
@@ -94,14 +95,15 @@ def test_score_is_the_harmonic_mean_of_both_gains():
     new = draw.normal(size=(6, 4))[labels] + draw.normal(size=(30, 4))
     old = draw.normal(size=(6, 4))[labels] + 2 * draw.normal(size=(30, 4))
     same = torch.nn.Identity()
-    common = {"by_cross": True, "metric": "map", "reference_self": None}
-    equal = Validation(new, labels, new, **common).score(same)
+    common = {"by_cross": True, "metric": "map", "reference_self": None, "raw": new}
+    inputs = HeldColumn(torch.from_numpy(new))
+    equal = Validation(inputs, labels, new, **common).score(same)
     assert equal.self_test == equal.cross_test
     assert equal.score == pytest.approx(1, abs=1e-6)  # old = new: cross equals self
-    judged = Validation(new, labels, old, **common | {"reference_self": 0.5})
+    judged = Validation(inputs, labels, old, **common | {"reference_self": 0.5})
     found = judged.score(same)
     assert found.score == pytest.approx(harmonic(found.cross_test / judged.old_old, found.self_test / 0.5))
-    assert Validation(new, labels, old, **common | {"by_cross": False}).score(same).score == found.self_test
+    assert Validation(inputs, labels, old, **common | {"by_cross": False}).score(same).score == found.self_test
 
 
 def test_the_weights_saved_are_those_of_the_best_epoch(store, tmp_path):
@@ -114,9 +116,10 @@ def test_the_weights_saved_are_those_of_the_best_epoch(store, tmp_path):
     rows = dataset.select(["split=test"])
     rows = rows[dataset.labels.codes[rows] >= 0]
     new, old = (store.features(name).gather(rows) for name in ("toy/new", "toy/old"))
-    again = Validation(
-        new, dataset.labels.codes[rows].astype(np.int64), old, by_cross=True, metric="map", reference_self=None
-    ).score(load_map(report.folder).module)
+    codes, inputs = dataset.labels.codes[rows].astype(np.int64), HeldColumn(torch.from_numpy(new))
+    again = Validation(inputs, codes, old, by_cross=True, metric="map", raw=new, reference_self=None).score(
+        load_map(report.folder).module
+    )
     assert again.score == report.validation["score"]
     lines = [json.loads(line) for line in (report.folder / "metrics.jsonl").read_text().splitlines()]
     assert lines[report.epoch - 1]["validation"] == again.as_json()

@@ -16,6 +16,7 @@ from torch.nn import functional
 
 from featstore.errors import TrainingError, sample_of
 from featstore.store import FeatureSet
+from featstore_training.inputs import Inputs
 from featstore_training.old_rows import BLOCK_ROWS, Column, HeldColumn
 from featstore_training.seeds import array_generator, tensor_generator
 
@@ -34,9 +35,16 @@ class CachedColumn:
         unit: L2-normalise on read; for features that are compared by cosine.
         resident_bytes: Hold them in memory up to this size.
 
+    Attributes:
+        workers: 0: a gather is too short to hand it to another thread.
+        block_rows: Rows of a block.
+
     Raises:
         TrainingError: `unit` and a row has no direction, while reading.
     """
+
+    workers = 0
+    block_rows = BLOCK_ROWS
 
     def __init__(
         self, features: FeatureSet, rows: NDArray[np.int64], *, unit: bool, resident_bytes: int = RESIDENT_BYTES
@@ -61,6 +69,11 @@ class CachedColumn:
         if self._held is not None:
             return self._held.take(positions)
         return self._read(self._rows[positions])
+
+    def training(self, positions: NDArray[np.int64], epoch: int) -> Tensor:
+        """Rows by position, the same in every epoch."""
+        del epoch
+        return self.take(positions)
 
     def blocks(self) -> Iterator[tuple[slice, Tensor]]:
         """All rows in order: (positions, float32 [n, D])."""
@@ -104,13 +117,13 @@ class TrainingRows:
     """All training rows.
 
     Args:
-        inputs: New backbone's features.
+        inputs: New backbone's features, or images.
         labels: Class codes 0 … C−1, int64 [N].
         classes: `C`.
         columns: Cached columns that batches carry, by name.
     """
 
-    def __init__(self, inputs: Column, labels: Tensor, classes: int, columns: dict[str, Column]) -> None:
+    def __init__(self, inputs: Inputs, labels: Tensor, classes: int, columns: dict[str, Column]) -> None:
         self.inputs = inputs
         self.labels = labels
         self.classes = classes
@@ -135,7 +148,7 @@ class TrainingRows:
         return {name: column.take(rows.numpy()) for name, column in self._columns.items()}
 
     def input_statistics(self) -> tuple[Tensor, Tensor]:
-        """Mean and standard deviation of every input component, float64 [D] each; two passes."""
+        """Mean and standard deviation of every component of features, float64 [D] each; two passes."""
         zero, count = torch.zeros((), dtype=torch.float64), len(self)
         mean = sum((block.double().sum(dim=0) for _, block in self.inputs.blocks()), zero) / count
         square = sum(((block.double() - mean).square().sum(dim=0) for _, block in self.inputs.blocks()), zero) / count

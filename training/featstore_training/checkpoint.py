@@ -1,7 +1,7 @@
 """Everything a run needs to go on as if it had never stopped, in one safetensors file.
 
-Tensors carry the map, the head, the objective, the optimiser and the best weights so far; the file's header carries the
-rest as JSON. The file is replaced atomically, so there is always one whole checkpoint. Whatever is drawn at random
+Tensors carry the map or backbone, the head, the objective, the optimiser and the best weights so far; the file's header
+carries the rest as JSON. The file is replaced atomically, so there is always one whole checkpoint. Whatever is drawn at random
 follows from the seed and the number of the epoch, so no generator has to be kept.
 """
 
@@ -15,10 +15,9 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as serialise
-from torch import Tensor
+from torch import Tensor, nn
 
 from featstore.errors import CorruptStoreError
-from featstore.maps import FeatureMap
 from featstore.whole_files import write_whole
 from featstore_training.bridges import Bridge
 from featstore_training.heads import Head
@@ -46,7 +45,7 @@ class TrainState:
         seconds: Time spent training so far.
     """
 
-    module: FeatureMap
+    module: nn.Module
     bridge: Bridge
     head: Head
     objective: Objective
@@ -67,7 +66,7 @@ class TrainState:
         }
 
     def load_best(self) -> None:
-        """Put the best weights into map, bridge and head."""
+        """Put the best weights into map or backbone, bridge and head."""
         for part in KEPT:
             getattr(self, part).load_state_dict(_under(f"{part}.", self.best))
 

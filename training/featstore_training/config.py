@@ -7,9 +7,11 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field, field_validator
 
+from featstore.encoders import Augment
 from featstore.maps import LinearConfig, MapConfig
 from featstore_training.bridges import BridgePolicy
 from featstore_training.head_config import HeadConfig
+from featstore_training.model_config import ModelConfig
 from featstore_training.strict import Strict
 
 __all__ = ["TrainConfig"]
@@ -20,15 +22,20 @@ class TrainConfig(Strict):
 
     Attributes:
         loss: Name of an objective.
-        new: Feature set of the new backbone, the map's input.
+        new: Feature set of the new backbone, the map's input (head mode).
+        images: Folder of images that a backbone is trained on instead (full mode).
+        dataset: Dataset of these images, made from them when it is new; only needed without an old set.
+        model: The backbone of full mode; the name of an architecture or a URI alone takes its defaults.
+        augment: Random changes of training images; None for none. Head mode has none.
+        workers: Threads that prepare images while a step computes; they never change the result.
         old: Feature set that new features shall be compatible with; `independent` can do without.
         side: Further cached features of the rows, for methods that use them.
         where: Filters on the training rows, validation rows included unless `val_where` names them.
         val_where: Filters that pick the validation rows; they never train. None given: a part of the training rows.
         val_fraction: That part.
         val_by: Whether it is taken from every class (`image`) or is whole classes (`class`).
-        width: Output width; None takes the old width, without an old set the input width.
-        map: What the map is made of; the name of an architecture alone takes its defaults.
+        width: Output width; None takes the old width, without an old set the input width. A backbone has a width of its own.
+        map: What the map of head mode is made of; the name of an architecture alone takes its defaults.
         bridge: How new features of another width are compared with old ones: `truncate` (the first components), `pad` (zeros
             behind) or `project` (a learned matrix); None needs equal widths.
         head: The classifier; the name of a kind alone takes its defaults, None the objective's own.
@@ -41,7 +48,8 @@ class TrainConfig(Strict):
         schedule: `cosine` falls to 0 over the run, `constant` stays.
         seed: Draws initial weights, batches and the validation part.
         metric: What validation measures.
-        reference_self: Self-test value that the selection score divides by; None takes the raw new features'.
+        reference_self: Self-test value that the selection score divides by; None takes the raw new features', in full mode
+            the old set's.
         params: Settings of the objective.
         old_run: Run folder that made the old features, for methods that read the old classifier and for the lineage.
     """
@@ -49,7 +57,12 @@ class TrainConfig(Strict):
     what: ClassVar[str] = "training settings"
 
     loss: str
-    new: str
+    new: str | None = None
+    images: str | None = None
+    dataset: str | None = None
+    model: ModelConfig | None = None
+    augment: Augment | None = Field(default_factory=Augment)
+    workers: int = Field(default=1, ge=0, le=64)
     old: str | None = None
     side: str | None = None
     where: tuple[str, ...] = ()
@@ -78,7 +91,7 @@ class TrainConfig(Strict):
     def _one_filter(cls, value: object) -> object:
         return (value,) if isinstance(value, str) else value
 
-    @field_validator("map", "head", mode="before")
+    @field_validator("map", "head", "model", mode="before")
     @classmethod
     def _name_alone(cls, value: object) -> object:
         return {"name": value} if isinstance(value, str) else value

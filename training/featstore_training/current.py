@@ -19,10 +19,10 @@ __all__ = ["CurrentFeatures"]
 
 
 class CurrentFeatures:
-    """The map applied to the training rows, in eval mode and without gradient.
+    """The map or backbone applied to the training rows as they are, in eval mode and without gradient.
 
     Args:
-        module: The map.
+        module: The map or backbone.
         bridge: How its features are compared with old ones.
         rows: The training rows.
         old: Their old features, if the objective reads any.
@@ -46,7 +46,10 @@ class CurrentFeatures:
         if self._old is None:
             raise LookupError("this objective follows old rows; it must list 'old_feature' in `needs`")
         for code, members in class_members(self._rows.labels):
-            yield code, self._apply(self._rows.inputs.take(members)), self._old.column.take(members)
+            inputs, most = self._rows.inputs, self._rows.inputs.block_rows
+            parts = [members[start : start + most] for start in range(0, len(members), most)]
+            new = torch.cat([self._apply(inputs.take(part)) for part in parts])
+            yield code, new, self._old.column.take(members)
 
     @torch.no_grad()
     def _apply(self, inputs: Tensor) -> Tensor:

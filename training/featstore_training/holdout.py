@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featstore.errors import TrainingError, UsageError, sample_of
-from featstore.store import FeatureSet, common_rows
+from featstore.store import Dataset
 from featstore_training.config import TrainConfig
 from featstore_training.seeds import array_generator
 
@@ -33,7 +33,7 @@ class Rows:
         validation_labels: Codes of the dataset's labels, int64; only equality means anything.
         class_names: Name of each training class [C], sorted.
         unlabelled: Rows that passed the filters but have no label.
-        missing: Labelled rows left out because a feature set has no feature for them.
+        missing: Labelled rows left out because a feature set has no feature for them, or the source no image.
     """
 
     train: NDArray[np.int64]
@@ -45,18 +45,20 @@ class Rows:
     missing: int
 
 
-def choose_rows(sets: list[FeatureSet], config: TrainConfig) -> Rows:
+def choose_rows(dataset: Dataset, usable: NDArray[np.int64], config: TrainConfig) -> Rows:
     """Filter, drop unlabelled rows, and part training from validation.
 
+    Args:
+        dataset: Whose rows they are.
+        usable: Rows that have everything a run reads, ascending.
+        config: Filters, and how much validates.
+
     Raises:
-        AlignmentError: the sets belong to different datasets.
         UsageError, UnknownNameError: a filter that means nothing or leaves no row.
         TrainingError: fewer than two classes to train.
     """
-    dataset = sets[0].dataset
     labels = dataset.labels
     codes = labels.codes.astype(np.int64)
-    usable = common_rows(sets)
     picked = dataset.select(config.where)
     validation = np.empty(0, dtype=np.int64)
     if config.val_where:

@@ -10,17 +10,24 @@ from blake3 import blake3
 
 from featstore.errors import TrainingError, UsageError
 from featstore.evaluate import metric_info
+from featstore.progress import SILENT, Progress
 from featstore.store import FeatureSet, Store
 from featstore_training.bridges import check_bridge
+from featstore_training.cached_side import open_cached_side
 from featstore_training.config import TrainConfig
 from featstore_training.head_config import CosineConfig, HeadConfig, SimplexConfig
 from featstore_training.holdout import Rows, choose_rows
+from featstore_training.new_side import NewSide
 from featstore_training.objectives import Objective, find_objective, objective_params
 from featstore_training.objectives.base import Need
 from featstore_training.old_head import OldRun, read_old_run
+from featstore_training.pixel_side import open_pixel_side
 from featstore_training.strict import Strict
 
 __all__ = ["Job", "prepare"]
+
+# where inputs are (what they are is recorded instead), and what cannot change the result
+NOT_RECORDED = frozenset({"new", "images", "dataset", "model", "old", "side", "old_run", "workers"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +38,8 @@ class Job:
         config: As given.
         method, params: The objective and its settings.
         head: The classifier's settings.
-        new, old, side: Feature sets.
+        new: What is trained on what.
+        old, side: Feature sets.
         old_run: What made the old set, if the user said so.
         width: Of the new features.
         rows: Training and validation rows.
@@ -43,7 +51,7 @@ class Job:
     method: type[Objective]
     params: Strict
     head: HeadConfig
-    new: FeatureSet
+    new: NewSide
     old: FeatureSet | None
     side: FeatureSet | None
     old_run: OldRun | None
@@ -72,36 +80,42 @@ class Job:
     @property
     def request(self) -> dict[str, Any]:
         """Config and inputs as JSON: two runs with the same request are the same run."""
-        config = self.config.model_dump(mode="json", exclude={"new", "old", "side", "old_run"})
+        config = self.config.model_dump(mode="json", exclude={*NOT_RECORDED, *self.new.unused})
         config |= {"width": self.width, "params": self.params.model_dump(mode="json")}
         config["head"] = self.head.model_dump(mode="json")
         digest = blake3()
         for array in (self.rows.train, self.rows.validation, self.rows.train_labels, self.rows.validation_labels):
             digest.update(np.int64(len(array)).tobytes() + array.tobytes())
         digest.update("\0".join(self.rows.class_names).encode())
-        sets = {"new": self.new, "old": self.old, "side": self.side}
+        sets = {"old": self.old, "side": self.side}
         inputs = {name: f"{s.ref} {s.record.uuid}" if s else None for name, s in sets.items()}
+        inputs["new"] = self.new.identity
         inputs["old_classifier"] = self.old_run.digest if self.old_run else None
         return {"config": config, "inputs": {**inputs, "rows_and_labels": digest.hexdigest()}}
 
 
-def prepare(store: Store, config: TrainConfig) -> Job:
+def prepare(store: Store, config: TrainConfig, progress: Progress = SILENT) -> Job:
     """Check a config against the store.
+
+    Args:
+        store: Where the sets are; full mode without an old set adds the images' dataset when it is new.
+        config: What is asked for.
+        progress: Told what is odd about a source.
 
     Raises:
         UsageError, UnknownNameError: settings that cannot mean anything.
         NotFoundError: a feature set or the old run is not there.
         SpaceMismatchError: the old run did not make the old set.
-        AlignmentError: the sets belong to different datasets.
+        AlignmentError: the sets belong to different datasets, or the images to another.
         TrainingError: nothing to train on, or widths that cannot be compared.
     """
     method = find_objective(config.loss)
     params = objective_params(config.loss, config.params)
-    given = {name: getattr(config, name) for name in config.model_fields_set if getattr(config, name) is not None}
+    asked = {name: getattr(config, name) for name in config.model_fields_set}
+    given = {name: value for name, value in asked.items() if value is not None or name not in method.defaults}
     config = TrainConfig(**{**method.defaults, **given})
     head: HeadConfig = config.head or CosineConfig()
     metric_info(config.metric)
-    new = store.features(config.new)
     old = store.features(config.old) if config.old else None
     side = store.features(config.side) if config.side else None
     needs = method.needs_with(params, side=side is not None)
@@ -113,14 +127,16 @@ def prepare(store: Store, config: TrainConfig) -> Job:
         raise UsageError("an old run without the set it made", hint="name it: --old DATASET/NAME")
     old_run = read_old_run(config.old_run, old.space) if config.old_run and old else None
     _check_old_run(config.loss, method, head, old if method.compares else None, old_run, needs)
-    width = _width(config, head) or method.default_width(
-        config.map, new.width, old.width if old else None, side.width if side else None
-    )
+    open_side = open_cached_side if config.images is None else open_pixel_side
+    new, usable = open_side(store, config, [features for features in (old, side) if features], progress)
+    if unused := sorted(new.unused & {name for name, value in asked.items() if value is not None}):
+        raise UsageError(f"the setting '{unused[0]}' means nothing in {new.mode} mode", hint="leave it out")
+    width = _width(config, head) or new.natural_width(method, old.width if old else None, side.width if side else None)
     if old and method.compares:
         check_bridge(config.bridge, width, old.width)
     elif config.bridge:
         raise UsageError(f"loss '{config.loss}' compares nothing that a bridge could lead to", hint="leave it out")
-    rows = choose_rows([features for features in (new, old, side) if features], config)
+    rows = choose_rows(new.dataset, usable, config)
     vertices, assigned = None, {}
     if isinstance(head, SimplexConfig):
         assigned = _assign(rows.class_names, old_run.assigned if old_run else {}, head.capacity)

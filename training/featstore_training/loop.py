@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import math
 import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +17,13 @@ from torch import Tensor, nn
 from featstore.errors import TrainingError
 from featstore.progress import Progress
 from featstore_training import checkpoint, metrics_log
+from featstore_training.ahead import ahead
 from featstore_training.batches import CachedBatch, TrainingRows
 from featstore_training.checkpoint import TrainState
 from featstore_training.config import TrainConfig
 from featstore_training.current import CurrentFeatures
 from featstore_training.objectives import Batch
+from featstore_training.objectives.base import Mixer
 from featstore_training.old_rows import OldRows
 from featstore_training.selection import Validation
 
@@ -64,6 +70,26 @@ def fit(
         progress.advance(1)
 
 
+@dataclass(frozen=True, slots=True)
+class _Step:
+    """What a step will do, before anything is read.
+
+    Attributes:
+        cached: Its rows.
+        replaced: Rows whose old feature the classifier sees, bool [B]; None without mixing.
+        forward: Rows that get a new feature, bool [B].
+    """
+
+    cached: CachedBatch
+    replaced: Tensor | None
+    forward: Tensor
+
+    @property
+    def picked(self) -> Tensor:
+        """Positions of the rows that get a new feature."""
+        return self.cached.rows[self.forward]
+
+
 def train_epoch(state: TrainState, rows: TrainingRows, config: TrainConfig) -> dict[str, float]:
     """One pass; the mean of each loss term over steps.
 
@@ -73,11 +99,11 @@ def train_epoch(state: TrainState, rows: TrainingRows, config: TrainConfig) -> d
     sums: dict[str, float] = {}
     steps = rows.steps(config.batch)
     state.module.train()
-    for number, batch in enumerate(rows.batches(config.batch, config.seed, state.epoch)):
+    for number, (step, inputs) in enumerate(_steps(state, rows, config)):
         for group in state.optimizer.param_groups:
             group["lr"] = learning_rate(config, state.epoch * steps + number, steps)
         progress = (state.epoch + number / steps) / config.epochs
-        terms = state.objective.loss(_forward(state, rows, batch, progress), state.head)
+        terms = state.objective.loss(_batch(state, rows, step, inputs, progress), state.head)
         total = torch.stack(list(terms.values())).sum()
         _check_finite(total, terms, state.epoch, number)
         state.optimizer.zero_grad()
@@ -88,14 +114,33 @@ def train_epoch(state: TrainState, rows: TrainingRows, config: TrainConfig) -> d
     return {name: value / steps for name, value in sums.items()}
 
 
-def _forward(state: TrainState, rows: TrainingRows, cached: CachedBatch, progress: float) -> Batch:
-    """New features of a step's rows; with a mixer, what the classifier sees as well."""
-    mixer = state.objective.mixer
+def _steps(state: TrainState, rows: TrainingRows, config: TrainConfig) -> Iterator[tuple[_Step, Tensor]]:
+    """The steps of an epoch with their inputs, which are prepared ahead where that takes time."""
+    waiting: deque[_Step] = deque()
+
+    def calls() -> Iterator[Callable[[], Tensor]]:
+        for cached in rows.batches(config.batch, config.seed, state.epoch):
+            step = _plan(state.objective.mixer, cached)
+            waiting.append(step)
+            yield partial(rows.inputs.training, step.picked.numpy(), state.epoch)
+
+    for inputs in ahead(calls(), rows.inputs.workers):
+        yield waiting.popleft(), inputs
+
+
+def _plan(mixer: Mixer | None, cached: CachedBatch) -> _Step:
+    """Which rows of a batch get a new feature; the first draw from its generator is the mixer's."""
     replaced = mixer.choose(cached.rows, cached.generator) if mixer else None
+    if mixer and mixer.skip_forward and replaced is not None:
+        return _Step(cached, replaced, ~replaced)
+    return _Step(cached, replaced, torch.ones(len(cached.rows), dtype=torch.bool))
+
+
+def _batch(state: TrainState, rows: TrainingRows, step: _Step, inputs: Tensor, progress: float) -> Batch:
+    """New features of a step's rows; with a mixer, what the classifier sees as well."""
+    cached, replaced, forward = step.cached, step.replaced, step.forward
     columns = rows.columns_at(cached.rows)
-    forward = ~replaced if mixer and mixer.skip_forward and replaced is not None else torch.ones_like(cached.rows) > 0
-    picked = cached.rows[forward]
-    feature = state.module(rows.inputs.take(picked.numpy()))
+    feature = state.module(inputs)
     mixed = None
     if replaced is not None:
         new = state.bridge.mixing_side(feature)[~replaced[forward]]
@@ -105,7 +150,7 @@ def _forward(state: TrainState, rows: TrainingRows, cached: CachedBatch, progres
         feature=feature,
         label=cached.label[forward],
         columns={name: column[forward] for name, column in columns.items()},
-        rows=picked,
+        rows=step.picked,
         bridged=None if state.bridge.policy is None else state.bridge(feature),
         mixed=mixed,
         epoch=state.epoch,

@@ -5,7 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from featstore.encoders.uris import ENCODER_FILE
 from featstore.errors import AlreadyExistsError
+from featstore.maps.folder import WEIGHTS
 from featstore.nested import flatten
 from featstore.runs import CARD, RunCard, read_card
 from featstore_training.checkpoint import RESUME, read_header
@@ -15,7 +17,7 @@ from featstore_training.old_head import CLASSIFIER
 __all__ = ["finished_card", "is_unfinished"]
 
 BRIDGE = "bridge"
-OURS = {CARD, RESUME, METRICS, CLASSIFIER, BRIDGE, "map.safetensors"}
+OURS = {CARD, RESUME, METRICS, CLASSIFIER, BRIDGE, WEIGHTS, ENCODER_FILE}
 
 
 def finished_card(folder: Path, request: dict[str, Any]) -> RunCard | None:

@@ -1,4 +1,4 @@
-"""`train`: from cached features to a run folder. No image is read."""
+"""`train`: from cached features, or images beside cached old features, to a run folder."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import save
 
 import featstore
-from featstore.maps import LinearConfig, build_map, output_space, save_map
+from featstore.maps import LinearConfig, save_map
 from featstore.progress import SILENT, Progress
 from featstore.runs import RunCard
 from featstore.spaces import Space
@@ -76,12 +76,12 @@ class TrainReport:
 def train(
     store: Store, config: TrainConfig, out: Path, *, cache: ColumnCache | None = None, progress: Progress = SILENT
 ) -> TrainReport:
-    """Train a map from the new features, and write it as a run folder.
+    """Train a map on the new features, or a backbone on images, and write it as a run folder.
 
-    The folder ends with `map.safetensors`, `classifier.safetensors`, `metrics.jsonl`, for different widths a run folder
-    `bridge`, and last `card.json`. The same call
-    on a finished folder returns at once, on an unfinished one it continues to the weights it would have reached
-    undisturbed. Features of the output are declared compatible with the old space if the method aims at that.
+    The folder ends with `map.safetensors` or `encoder.safetensors`, `classifier.safetensors`, `metrics.jsonl`, for
+    different widths a run folder `bridge`, and last `card.json`. The same call on a finished folder returns at once, on
+    an unfinished one it continues to the weights it would have reached undisturbed. Features of the output are declared
+    compatible with the old space if the method aims at that.
 
     Args:
         store: Where the feature sets are.
@@ -99,7 +99,7 @@ def train(
     """
     started = time.perf_counter()
     out = Path(out)
-    job = prepare(store, config)
+    job = prepare(store, config, progress)
     config = job.config
     if card := finished_card(out, job.request):
         (out / checkpoint.RESUME).unlink(missing_ok=True)
@@ -109,7 +109,7 @@ def train(
     cache = cache or ColumnCache()
     old = _load_old(job, cache)
     rows = _load_rows(job, cache, old)
-    validation = _load_validation(job)
+    validation = _load_validation(job, cache)
     state = _build(job, rows, old)
     if resume:
         checkpoint.restore(out, state)
@@ -128,7 +128,7 @@ def train(
 
 
 def _load_rows(job: Job, cache: ColumnCache, old: OldRows | None) -> TrainingRows:
-    inputs = cache.column(job.new, job.rows.train, unit=False)
+    inputs = job.new.inputs(job.rows.train, cache)
     columns: dict[str, Column] = {"old_feature": old.column} if old and "old_feature" in job.needs else {}
     if job.side and "side" in job.needs:
         columns["side"] = cache.column(job.side, job.rows.train, unit=True)
@@ -142,17 +142,18 @@ def _load_old(job: Job, cache: ColumnCache) -> OldRows | None:
     return OldRows(column, torch.from_numpy(job.rows.train_labels), len(job.rows.class_names))
 
 
-def _load_validation(job: Job) -> Validation | None:
+def _load_validation(job: Job, cache: ColumnCache) -> Validation | None:
     rows = job.rows.validation
     if not len(rows):
         return None
     comparable = job.old is not None and (job.compares or job.old.width == job.width)
     validation = Validation(
-        job.new.gather(rows),
+        job.new.inputs(rows, cache),
         job.rows.validation_labels,
         job.old.gather(rows) if job.old is not None and comparable else None,
         by_cross=job.compares,
         metric=job.config.metric,
+        raw=job.new.raw(rows),
         reference_self=job.config.reference_self,
     )
     return validation if validation.usable else None
@@ -160,9 +161,7 @@ def _load_validation(job: Job) -> Validation | None:
 
 def _build(job: Job, rows: TrainingRows, old: OldRows | None) -> TrainState:
     config = job.config
-    with global_seed(config.seed, "map"):
-        module = build_map(config.map, job.new.width, job.width)
-    module.fit_input(*rows.input_statistics())
+    module = job.new.build(config.seed, job.width, rows)
     with global_seed(config.seed, "bridge"):
         old_width = job.old.width if job.old and job.compares else job.width
         bridge = make_bridge(config.bridge, job.width, old_width)
@@ -189,7 +188,8 @@ def _row_notes(job: Job, validation: Validation | None) -> list[str]:
     if job.rows.unlabelled:
         notes.append(f"{job.rows.unlabelled} rows without a label are left out")
     if job.rows.missing:
-        notes.append(f"{job.rows.missing} rows without a feature in every set are left out")
+        what = "a feature in every set" if job.new.mode == "head" else "an image and a feature in every set"
+        notes.append(f"{job.rows.missing} rows without {what} are left out")
     if validation is None:
         notes.append("no validation rows (two of a class are needed), so the last epoch is kept")
     return notes
@@ -221,12 +221,11 @@ def _write(job: Job, state: TrainState, validation: Validation | None, out: Path
         "versions": {"featstore": featstore.__version__, "torch": torch.__version__},
     }
     old_space = (job.old.space.digest,) if job.old and job.compares else ()
-    settings: dict[str, Any] = {"config": job.config.map, "input_space": job.new.space, "name": out.name}
     if job.config.bridge:
-        _write_bridge(job, state, output_space(state.module, **settings), old_space, out)
+        _write_bridge(job, state, job.new.space(state.module, out.name), old_space, out)
         old_space = ()
-    card = save_map(
-        out, state.module, **settings, compatible_with=old_space, training=training, extra_files=(CLASSIFIER,)
+    card = job.new.save(
+        out, state.module, name=out.name, compatible_with=old_space, training=training, extra_files=(CLASSIFIER,)
     )
     (out / checkpoint.RESUME).unlink(missing_ok=True)
     return card

@@ -1,4 +1,4 @@
-"""Scoring a map on validation rows, from caches alone, to choose the epoch whose weights are kept.
+"""Scoring a map or backbone on validation rows to choose the epoch whose weights are kept.
 
 Q validation rows, every one a query against all others.
 """
@@ -14,10 +14,9 @@ from numpy.typing import NDArray
 from torch import nn
 
 from featstore.evaluate import evaluate_arrays
+from featstore_training.inputs import Inputs
 
 __all__ = ["Validation", "ValidationScore", "harmonic"]
-
-BLOCK_ROWS = 8192
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,37 +50,41 @@ class Validation:
     self alone when the method does not aim at compatibility.
 
     Args:
-        inputs: New backbone's features, float [Q, D].
+        inputs: What is mapped or encoded, Q rows.
         labels: int64 [Q].
         old: Old features [Q, D_o]; None if there are none that new ones can be compared with.
         by_cross: Whether the cross-test counts in the score.
         metric: Name of a metric.
-        reference_self: Divides the self-test; None takes the raw inputs' self-test.
+        raw: Features whose self-test says what the new side can do before training, [Q, D]; None if there are none.
+        reference_self: Divides the self-test; None takes that of `raw`, or else old/old.
     """
 
     def __init__(
         self,
-        inputs: NDArray[np.floating[Any]],
+        inputs: Inputs,
         labels: NDArray[np.int64],
         old: NDArray[np.floating[Any]] | None,
         *,
         by_cross: bool,
         metric: str,
+        raw: NDArray[np.floating[Any]] | None,
         reference_self: float | None,
     ) -> None:
-        self._inputs = torch.from_numpy(inputs.astype(np.float32))
+        self._inputs = inputs
         self._labels = labels
         self._old = old
         self._by_cross = by_cross
         self._metric = metric
-        self.raw_self = self._measure(inputs, inputs)
-        self.reference_self = self.raw_self if reference_self is None else reference_self
+        self.raw_self = None if raw is None else self._measure(raw, raw)
         self.old_old = None if old is None else self._measure(old, old)
+        self.reference_self = next(
+            (value for value in (reference_self, self.raw_self, self.old_old) if value is not None), None
+        )
 
     @property
     def usable(self) -> bool:
         """Whether any validation row has another of its class, so that there is something to measure."""
-        return not np.isnan(self.raw_self)
+        return bool((np.unique(self._labels, return_counts=True)[1] > 1).any())
 
     def as_json(self) -> dict[str, Any]:
         """What scores are relative to."""
@@ -95,18 +98,18 @@ class Validation:
 
     @torch.no_grad()
     def score(self, module: nn.Module, bridge: nn.Module | None = None) -> ValidationScore:
-        """Apply the map and measure; the cross-test compares what the bridge makes of its outputs."""
+        """Map or encode, and measure; the cross-test compares what the bridge makes of the outputs."""
         was_training = module.training
         module.eval()
-        features = torch.cat([module(block) for block in torch.split(self._inputs, BLOCK_ROWS)])
+        features = torch.cat([module(block) for _, block in self._inputs.blocks()])
         module.train(was_training)
         mapped = features.numpy()
         compared = mapped if bridge is None else bridge(features).numpy()
         self_test = self._measure(mapped, mapped)
         cross_test = None if self._old is None else self._measure(compared, self._old)
         score = self_test
-        if self._by_cross and cross_test is not None and self.old_old is not None:
-            least = np.finfo(np.float64).tiny
+        if self._by_cross and cross_test is not None and self.old_old is not None and self.reference_self is not None:
+            least = float(np.finfo(np.float64).tiny)
             score = harmonic(cross_test / max(self.old_old, least), self_test / max(self.reference_self, least))
         return ValidationScore(self_test, cross_test, score)
 

@@ -22,7 +22,10 @@ if TYPE_CHECKING:
 @click.option("--sweep", "swept", metavar="RECIPE", help="Try the recipe's settings and lock the best into --out.")
 @click.option("--reference", metavar="LOCK", help="With --sweep: sweep.lock of the independent reference.")
 @click.option("--old", metavar="SET", help="Be compatible with this set (independent needs none).")
-@click.option("--new", required=True, metavar="SET", help="Cached features of the new backbone.")
+@click.option("--new", metavar="SET", help="Cached features of the new backbone.")
+@click.option("--images", metavar="SOURCE", help="Instead of --new: train a backbone on the images of this folder.")
+@click.option("--model", metavar="MODEL", help="That backbone: run:FOLDER, python:PKG.MODULE:FACTORY or convnet.")
+@click.option("--dataset", metavar="DATASET", help="Dataset of the images, if there is no --old; made when new.")
 @click.option("--side", metavar="SET", help="Side-information, for methods that use it.")
 @click.option(
     "--out", "folder", required=True, metavar="RUN", type=click.Path(path_type=Path), help="Folder of the run."
@@ -44,6 +47,7 @@ if TYPE_CHECKING:
 @examples(
     "featstore train --loss odpp --old cars/old --new cars/new --out runs/odpp",
     "featstore train --loss independent --new cars/new --width 128 --out runs/ref",
+    "featstore train --loss bct --old cars/old --images photos --model run:runs/v1 --out runs/v2",
     "featstore train --sweep odpp --old cars/old --new cars/new --out sweeps/odpp",
     "featstore train --recipe sweeps/odpp/sweep.lock --old cars/old --new cars/new --out runs/best",
 )
@@ -54,7 +58,10 @@ def train(
     swept: str | None,
     reference: str | None,
     old: str | None,
-    new: str,
+    new: str | None,
+    images: str | None,
+    model: str | None,
+    dataset: str | None,
     side: str | None,
     folder: Path,
     where: tuple[str, ...],
@@ -67,11 +74,12 @@ def train(
     settings: tuple[str, ...],
     as_json: bool,
 ) -> None:
-    """Learn a compatible model from cached features.
+    """Learn a compatible model beside cached old features.
 
-    Trains a head on the cached features of the new backbone; no image is read. The epoch kept is the best on
-    validation rows held out of the training rows. RUN gets the map, the classifier and a card; the same command again
-    resumes an interrupted run and returns at once for a finished one.
+    With --new, a head is trained on the cached features of the new backbone; no image is read. With --images and
+    --model, the backbone itself is trained on images, and old features still come from the cache. The epoch kept is the
+    best on validation rows held out of the training rows. RUN gets the map or encoder, the classifier and a card; the
+    same command again resumes an interrupted run and returns at once for a finished one.
     """
     from featstore_training import TrainConfig
     from featstore_training import train as train_run
@@ -80,6 +88,9 @@ def train(
         "loss": loss,
         "old": old,
         "new": new,
+        "images": images,
+        "model": model,
+        "dataset": dataset,
         "side": side,
         "where": where or None,
         "val_where": val_where or None,

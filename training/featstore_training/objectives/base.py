@@ -14,7 +14,7 @@ from typing import Any, ClassVar, Literal, Protocol
 import torch
 from torch import Tensor, nn
 
-from featstore.maps import FeatureMap, MapConfig
+from featstore.maps import MapConfig
 from featstore_training.bridges import Bridge
 from featstore_training.heads import Head
 from featstore_training.old_head import OldHead
@@ -83,7 +83,7 @@ class ClassSide:
         old: Cached old features of the training rows; None for an objective that needs nothing old.
         old_head: The classifier that the old model was trained with; None unless the user gave its run folder.
         bridge: How new features become comparable with old ones; trained elsewhere, so never keep it as a submodule.
-        module: The map that is trained; the same goes for it.
+        module: The map or backbone that is trained; the same goes for it.
     """
 
     classes: int
@@ -92,7 +92,7 @@ class ClassSide:
     old: OldRows | None = None
     old_head: OldHead | None = None
     bridge: Bridge | None = None
-    module: FeatureMap | None = None
+    module: nn.Module | None = None
 
     def required_prototypes(self) -> Prototypes:
         """The prototypes, for objectives that declare `prototype`."""

@@ -1,0 +1,115 @@
+"""Training rows as pixels.
+
+N rows, B batch, C channels, S height and width.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Sequence
+from functools import partial
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from featstore.encoders import Augment, Preprocess
+from featstore.errors import BadInputError
+from featstore.sources import Source, decode_image
+from featstore_training.ahead import ahead
+
+__all__ = ["ImageRows"]
+
+BLOCK_ROWS = 256
+RESIDENT_BYTES = 2 * 2**30
+
+
+class ImageRows:
+    """Images of some ids, preprocessed, addressed by their position among these.
+
+    Args:
+        source: Where the images are.
+        ids: Of the rows [N].
+        preprocess: How images become input.
+        augment: What training changes; None for nothing.
+        seed: Of the draws.
+        workers: Threads that prepare batches ahead of the computation; 0 for none.
+        resident_bytes: Decoded images are kept in memory up to this size; others are decoded whenever they are needed.
+
+    Raises:
+        BadInputError: an image cannot be used, while reading.
+    """
+
+    block_rows = BLOCK_ROWS
+
+    def __init__(
+        self,
+        source: Source,
+        ids: Sequence[str],
+        preprocess: Preprocess,
+        augment: Augment | None,
+        *,
+        seed: int,
+        workers: int,
+        resident_bytes: int = RESIDENT_BYTES,
+    ) -> None:
+        self.workers = workers
+        self._source = source
+        self._ids = ids
+        self._preprocess = preprocess
+        self._augment = augment
+        self._seed = seed
+        self._room = resident_bytes
+        self._decoded: dict[int, NDArray[np.uint8]] = {}
+        self._lock = threading.Lock()
+
+    def __len__(self) -> int:
+        return len(self._ids)
+
+    def take(self, positions: NDArray[np.int64]) -> Tensor:
+        """The images as they are, float32 [B, C, S, S]."""
+        return self._stack([self._preprocess.apply(self._image(row)) for row in positions.tolist()])
+
+    def training(self, positions: NDArray[np.int64], epoch: int) -> Tensor:
+        """The images as an epoch sees them, float32 [B, C, S, S]: one view of each, drawn by seed, id and epoch."""
+        augment = self._augment
+        if augment is None:
+            return self.take(positions)
+        return self._stack(
+            [
+                self._preprocess.apply(self._image(row), augment.draw(self._seed, self._ids[row], epoch))
+                for row in positions.tolist()
+            ]
+        )
+
+    def blocks(self) -> Iterator[tuple[slice, Tensor]]:
+        """All images as they are, in order: (positions, float32 [b, C, S, S])."""
+        parts = [slice(start, min(start + BLOCK_ROWS, len(self))) for start in range(0, len(self), BLOCK_ROWS)]
+        calls = (partial(self.take, np.arange(part.start, part.stop)) for part in parts)
+        yield from zip(parts, ahead(calls, self.workers), strict=True)
+
+    def _stack(self, images: list[NDArray[np.float32]]) -> Tensor:
+        if images:
+            return torch.from_numpy(np.stack(images))
+        size = self._preprocess.size
+        return torch.empty(0, self._preprocess.channels, size, size)
+
+    def _image(self, row: int) -> Image.Image:
+        pixels = self._decoded.get(row)
+        if pixels is not None:
+            return Image.fromarray(pixels)
+        id_ = self._ids[row]
+        try:
+            image = decode_image(self._source.read(id_))
+        except BadInputError as error:
+            raise BadInputError(
+                f"{id_} cannot be trained on: {error.message}", hint="leave it out: --where id!=@FILE"
+            ) from error
+        pixels = np.asarray(image)
+        with self._lock:
+            if row not in self._decoded and pixels.nbytes <= self._room:
+                self._room -= pixels.nbytes
+                self._decoded[row] = pixels
+        return image
