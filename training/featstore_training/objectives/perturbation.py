@@ -26,6 +26,8 @@ __all__ = ["Adam", "Pairs", "Problem", "perturb", "perturbed", "trust_region"]
 DENSE_CLASSES = 5000  # up to here every pair is a neighbour: one C × C product a step
 NEIGHBOURS = 64
 REBUILD_STEPS = 10  # how long a list of neighbours is used
+SLACK = 0.1  # neighbours this far below the threshold are listed: as much as a few steps may bring them closer
+EDGE_BLOCK = 65536
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +124,7 @@ class Pairs:
 
     Attributes:
         problem: The problem.
-        near_old, near_new: Class numbers of neighbours among old and new, int64 [C, K]; None for all pairs.
+        near_old, near_new: Pairs (class, neighbour) among old and new, int64 [2, E]; None for all pairs.
     """
 
     problem: Problem
@@ -140,10 +142,8 @@ class Pairs:
         if len(problem.old) <= problem.dense_classes:
             return cls(problem, None, None)
         moved = perturbed(problem.old, delta)
-        near_old, near_new = (  # one more than needed, since the class itself may be among them
-            None if keys is None else nearest(moved, keys, NEIGHBOURS + 1)[1] for keys in (moved, problem.new)
-        )
-        return cls(problem, near_old, near_new)
+        near_new = None if problem.new is None else _close(moved, problem.new, problem.known, problem.tau_new)
+        return cls(problem, _close(moved, moved, problem.known, problem.tau_old), near_new)
 
     def evaluate(self, delta: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Objective, hinge part, and the gradient with respect to Δ [C, D]."""
@@ -165,8 +165,8 @@ class Pairs:
         """1/C Σ (⟨moved_c, other_j⟩ − τ)₊ and its gradient; `both`: `other` is `moved` and takes its share too."""
         known = self.problem.known
         total, gradient = moved.new_zeros(()), torch.zeros_like(moved)
-        for rows in row_blocks(len(moved)):
-            if near is None:
+        if near is None:
+            for rows in row_blocks(len(moved)):
                 excess = moved[rows] @ other.T - tau
                 active = (excess > 0) & known & known[rows, None]
                 active.scatter_(1, rows[:, None], value=False)
@@ -174,15 +174,21 @@ class Pairs:
                 gradient[rows] += weight @ other
                 if both:
                     gradient += weight.T @ moved[rows]
-            else:
-                index = near[rows]
-                neighbours = other[index]
-                excess = torch.einsum("cd,ckd->ck", moved[rows], neighbours) - tau
-                active = (excess > 0) & known[index] & known[rows, None] & (index != rows[:, None])
-                weight = active.to(moved.dtype)
-                gradient[rows] += torch.einsum("ck,ckd->cd", weight, neighbours)
+                total += (excess * weight).sum()
+        else:
+            for edges in torch.split(near, EDGE_BLOCK, dim=1):
+                left, right = moved[edges[0]], other[edges[1]]
+                excess = (left * right).sum(dim=1) - tau
+                weight = (excess > 0).to(moved.dtype)
+                gradient.index_add_(0, edges[0], weight[:, None] * right)
                 if both:
-                    share = weight[:, :, None] * moved[rows][:, None, :]
-                    gradient.index_add_(0, index.flatten(), share.flatten(0, 1))
-            total += (excess * weight).sum()
+                    gradient.index_add_(0, edges[1], weight[:, None] * left)
+                total += (excess * weight).sum()
         return total / len(moved), gradient / len(moved)
+
+
+def _close(moved: Tensor, other: Tensor, known: Tensor, tau: float) -> Tensor:
+    """Pairs (class, one of its `NEIGHBOURS` nearest others) with a cosine above τ − `SLACK`, int64 [2, E]."""
+    cosine, index = nearest(moved, other, NEIGHBOURS, known=known, own=False)
+    rows, places = ((cosine > tau - SLACK) & known[:, None]).nonzero(as_tuple=True)
+    return torch.stack([rows, index[rows, places]])
