@@ -62,8 +62,10 @@ class AnyHistory(RuleBasedStateMachine):
         self.unfinished = False
 
     def teardown(self):
-        assert verify(Store.open(self.root), full=True).problems == []
-        shutil.rmtree(self.folder)
+        try:
+            assert verify(Store.open(self.root), full=True).problems == []
+        finally:
+            shutil.rmtree(self.folder)
 
     # --- doing ---------------------------------------------------------------------------------------------------
 
