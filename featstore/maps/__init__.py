@@ -4,11 +4,12 @@ Dimension legend: `B` batch, `N` rows, `D_in` and `D_out` widths of a map's inpu
 """
 
 from featstore.maps.apply import ApplyReport, apply_map, map_block
-from featstore.maps.config import BasisConfig, LinearConfig, MapConfig, MlpConfig
+from featstore.maps.config import AffineConfig, BasisConfig, LinearConfig, MapConfig, MlpConfig
 from featstore.maps.folder import LearnedMap, load_map, output_space, save_map
 from featstore.maps.modules import FeatureMap, RotatedParts, build_map
 
 __all__ = [
+    "AffineConfig",
     "ApplyReport",
     "BasisConfig",
     "FeatureMap",

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from featstore.errors import UnknownNameError, UsageError
 
-__all__ = ["BasisConfig", "LinearConfig", "MapConfig", "MlpConfig", "map_config"]
+__all__ = ["AffineConfig", "BasisConfig", "LinearConfig", "MapConfig", "MlpConfig", "map_config"]
 
 
 class _Config(BaseModel):
@@ -59,12 +59,26 @@ class BasisConfig(_Config):
     normalise: bool = True
 
 
-MapConfig = Annotated[LinearConfig | MlpConfig | BasisConfig, Field(discriminator="name")]
+class AffineConfig(_Config):
+    """Input of L2 norm 1 → one linear layer, so that the length of a feature never matters.
 
-_CONFIGS: dict[str, type[LinearConfig | MlpConfig | BasisConfig]] = {
+    Attributes:
+        rank: Rank of the matrix, which is then kept as two factors; None for one matrix.
+        normalise: Whether outputs have L2 norm 1.
+    """
+
+    name: Literal["affine"] = "affine"
+    rank: int | None = Field(default=None, gt=0)
+    normalise: bool = True
+
+
+MapConfig = Annotated[LinearConfig | MlpConfig | BasisConfig | AffineConfig, Field(discriminator="name")]
+
+_CONFIGS: dict[str, type[LinearConfig | MlpConfig | BasisConfig | AffineConfig]] = {
     "linear": LinearConfig,
     "mlp": MlpConfig,
     "basis": BasisConfig,
+    "affine": AffineConfig,
 }
 
 

@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from featstore.errors import AlignmentError, NonFiniteError
-from featstore.maps.config import BasisConfig, LinearConfig, MapConfig
+from featstore.maps.config import AffineConfig, BasisConfig, LinearConfig, MapConfig
 
-__all__ = ["FeatureMap", "RotatedParts", "build_map"]
+__all__ = ["FeatureMap", "RotatedParts", "UnitInput", "build_map"]
 
 # a spread below this share of the mean is rounding of float32 features (whose ulp is 1.2e-7), not signal
 _CONSTANT = 1e-6
@@ -110,12 +110,25 @@ class RotatedParts(nn.Module):
         return (out @ self.rotation())[..., self.extra :]
 
 
+class UnitInput(nn.Module):
+    """[B, D_in] → the same with L2 norm 1; a zero row stays zero."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Rows of norm 1."""
+        return normalize(x, dim=-1)
+
+
 def build_map(config: MapConfig, in_width: int, out_width: int) -> FeatureMap:
     """A fresh map with torch's default initialisation, drawn from the global generator, and no input statistics yet."""
     return FeatureMap(config, in_width, out_width)
 
 
 def _body(config: MapConfig, in_width: int, out_width: int) -> nn.Module:
+    if isinstance(config, AffineConfig):
+        if config.rank is None:
+            return nn.Sequential(UnitInput(), nn.Linear(in_width, out_width))
+        down, up = nn.Linear(in_width, config.rank, bias=False), nn.Linear(config.rank, out_width)
+        return nn.Sequential(UnitInput(), down, up)
     if isinstance(config, LinearConfig):
         return nn.Linear(in_width, out_width)
     if isinstance(config, BasisConfig):

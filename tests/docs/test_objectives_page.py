@@ -5,17 +5,18 @@ from pathlib import Path
 
 import pytest
 
-from featstore_training import losses
+from featstore_training import adapter_infos, losses
 
 PAGE = (Path(__file__).parents[2] / "docs" / "reference" / "objectives.md").read_text(encoding="utf-8")
+INFOS = [*losses(), *adapter_infos()]
 SECTIONS = dict(re.findall(r"^## (\w+)\n(.*?)(?=^#)", PAGE, re.DOTALL | re.MULTILINE))
 
 
 def test_every_objective_has_a_section_and_every_section_an_objective():
-    assert sorted(SECTIONS) == [info.name for info in losses()]
+    assert sorted(SECTIONS) == sorted(info.name for info in INFOS)
 
 
-@pytest.mark.parametrize("info", losses(), ids=lambda info: info.name)
+@pytest.mark.parametrize("info", INFOS, ids=lambda info: info.name)
 def test_the_section_has_equation_forms_and_true_defaults(info):
     section = SECTIONS[info.name]
     assert "ℒ" in section or "loss of `" in section

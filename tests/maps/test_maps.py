@@ -210,7 +210,11 @@ def test_weights_of_another_map_are_refused_though_the_card_vouches_for_them(tmp
     ("change", "error", "message"),
     [
         (lambda c: c["architecture"].update(name="mpl"), UnknownNameError, "did you mean mlp"),
-        (lambda c: c["architecture"].update(name="os.system"), UnknownNameError, "there is: basis, linear, mlp"),
+        (
+            lambda c: c["architecture"].update(name="os.system"),
+            UnknownNameError,
+            "there is: affine, basis, linear, mlp",
+        ),
         (lambda c: c["architecture"]["config"].update(hook="os"), UsageError, "'hook'"),
         (lambda c: c["architecture"]["config"].update(normalise="maybe"), UsageError, "'normalise'"),
         (lambda c: c["architecture"].update(code="x"), CorruptStoreError, "architecture"),

@@ -11,16 +11,32 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from featstore_training.adapters import AdapterConfig, AdapterReport, adapter_infos, fit_adapter
     from featstore_training.config import TrainConfig
     from featstore_training.objectives import LossInfo, loss_info, losses
     from featstore_training.runner import TrainReport, train
 
-__all__ = ["LossInfo", "TrainConfig", "TrainReport", "loss_info", "losses", "train"]
+__all__ = [
+    "AdapterConfig",
+    "AdapterReport",
+    "LossInfo",
+    "TrainConfig",
+    "TrainReport",
+    "adapter_infos",
+    "fit_adapter",
+    "loss_info",
+    "losses",
+    "train",
+]
 
 _HOMES = {
+    "AdapterConfig": "adapters",
+    "AdapterReport": "adapters",
     "LossInfo": "objectives",
     "TrainConfig": "config",
     "TrainReport": "runner",
+    "adapter_infos": "adapters",
+    "fit_adapter": "adapters",
     "loss_info": "objectives",
     "losses": "objectives",
     "train": "runner",

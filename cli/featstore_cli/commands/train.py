@@ -28,6 +28,11 @@ if TYPE_CHECKING:
 @click.option("--dataset", metavar="DATASET", help="Dataset of the images, if there is no --old; made when new.")
 @click.option("--side", metavar="SET", help="Side-information, for methods that use it.")
 @click.option(
+    "--direction",
+    type=click.Choice(["new-to-old", "old-to-new"]),
+    help="Of an adapter: map the new queries or the old gallery.",
+)
+@click.option(
     "--out", "folder", required=True, metavar="RUN", type=click.Path(path_type=Path), help="Folder of the run."
 )
 @where_option(help_text="Rows to train on, e.g. split=train; repeat for 'and'.")
@@ -48,6 +53,7 @@ if TYPE_CHECKING:
     "featstore train --loss odpp --old cars/old --new cars/new --out runs/odpp",
     "featstore train --loss independent --new cars/new --width 128 --out runs/ref",
     "featstore train --loss bct --old cars/old --images photos --model run:runs/v1 --out runs/v2",
+    "featstore train --loss procrustes --old cars/old --new cars/new --out runs/turn",
     "featstore train --sweep odpp --old cars/old --new cars/new --out sweeps/odpp",
     "featstore train --recipe sweeps/odpp/sweep.lock --old cars/old --new cars/new --out runs/best",
 )
@@ -63,6 +69,7 @@ def train(
     model: str | None,
     dataset: str | None,
     side: str | None,
+    direction: str | None,
     folder: Path,
     where: tuple[str, ...],
     val_where: tuple[str, ...],
@@ -80,9 +87,15 @@ def train(
     --model, the backbone itself is trained on images, and old features still come from the cache. The epoch kept is the
     best on validation rows held out of the training rows. RUN gets the map or encoder, the classifier and a card; the
     same command again resumes an interrupted run and returns at once for a finished one.
+
+    Adapters (procrustes, ridge and the like) leave both models as they are and need no labels: they map new queries
+    to the old gallery, or with --direction old-to-new the gallery to the new queries.
     """
+    from featstore.errors import UsageError
     from featstore_training import TrainConfig
     from featstore_training import train as train_run
+    from featstore_training.adapters import is_adapter
+    from featstore_training.recipes import merged
 
     given = {
         "loss": loss,
@@ -92,6 +105,7 @@ def train(
         "model": model,
         "dataset": dataset,
         "side": side,
+        "direction": direction,
         "where": where or None,
         "val_where": val_where or None,
         "width": width,
@@ -102,6 +116,11 @@ def train(
     }
     values = {name: value for name, value in given.items() if value is not None}
     dotted = _dotted(settings, given)
+    if loss and is_adapter(loss):
+        if recipe or swept:
+            raise UsageError(f"'{loss}' takes no recipe: it chooses by itself", hint="leave --recipe and --sweep out")
+        _fit_adapter(store, folder, merged(values, dotted), as_json=as_json)
+        return
     if swept:
         _sweep(store, swept, reference, folder, values, dotted, as_json=as_json)
         return
@@ -121,14 +140,20 @@ def train(
 @click.argument("name", metavar="[LOSS]", required=False)
 @json_option
 def losses(name: str | None, as_json: bool) -> None:
-    """List the training objectives.
+    """List the training objectives and the adapters.
 
     With a name: its equation and its settings, given to `featstore train` as --set params.NAME=VALUE.
     """
-    from featstore_training import loss_info
+    from featstore_training import adapter_infos, loss_info
     from featstore_training import losses as known
+    from featstore_training.adapters import is_adapter
 
-    found = [loss_info(name)] if name else known()
+    if name is None:
+        found = [*known(), *adapter_infos()]
+    elif is_adapter(name):
+        found = [info for info in adapter_infos() if info.name == name.partition(":")[0]]
+    else:
+        found = [loss_info(name)]
     if as_json:
         print_json([info._asdict() for info in found])
         return
@@ -144,6 +169,31 @@ def losses(name: str | None, as_json: bool) -> None:
         if rows:
             out.print()
             print_table(["setting", "default", "meaning"], rows, left=3)
+
+
+def _fit_adapter(store: Store, folder: Path, values: dict[str, Any], *, as_json: bool) -> None:
+    from featstore.errors import UsageError
+    from featstore_training import AdapterConfig, fit_adapter
+
+    missing = [f"--{name} DATASET/NAME" for name in ("old", "new") if name not in values]
+    if missing:
+        raise UsageError(f"'{values['loss']}' maps between two models", hint=f"name both: {' '.join(missing)}")
+    with progress() as listener:
+        report = fit_adapter(store, AdapterConfig(**values), folder, progress=listener)
+    if as_json:
+        print_json({**asdict(report), "folder": str(report.folder)})
+        return
+    how = "cached: this run is there already" if report.cached else duration(report.seconds)
+    out.print(f"[bold]{folder}[/]  {report.loss}, {report.direction}, {amount(report.rows, 'rows')}  ({how})")
+    if report.chosen:
+        out.print("chosen: " + ", ".join(f"{name} {value}" for name, value in report.chosen.items()))
+    if report.validation:
+        numbers = ", ".join(f"{name} {value:.3f}" for name, value in report.validation.items())
+        out.print(f"validation by {report.selected_by}: {numbers}")
+    if report.direction == "new-to-old":
+        out.print(f"judge it: featstore eval --old {values['old']} --new {values['new']} --query-map {folder}")
+    else:
+        out.print(f"judge it: featstore eval --old {values['old']} --new {values['new']} --gallery-map {folder}")
 
 
 def _config_values(recipe: str | None, values: dict[str, Any], dotted: dict[str, Any]) -> dict[str, Any]:

@@ -5,13 +5,16 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from featstore.errors import UnknownNameError, UsageError
 from featstore_training.objectives.base import Objective
 from featstore_training.strict import Strict
 
-__all__ = ["LossInfo", "find_objective", "loss_info", "losses", "objective", "objective_params"]
+if TYPE_CHECKING:
+    from featstore_training.adapters.base import Adapter
+
+__all__ = ["LossInfo", "find_objective", "loss_info", "losses", "method_info", "objective", "objective_params"]
 
 _OBJECTIVES: dict[str, type[Objective]] = {}
 T = TypeVar("T", bound=type[Objective])
@@ -97,7 +100,7 @@ def objective_params(name: str, params: Mapping[str, Any]) -> Strict:
 
 def losses() -> list[LossInfo]:
     """All objectives in order of name."""
-    return [_info(cls) for _, cls in sorted(_OBJECTIVES.items())]
+    return [method_info(cls) for _, cls in sorted(_OBJECTIVES.items())]
 
 
 def loss_info(name: str) -> LossInfo:
@@ -106,10 +109,11 @@ def loss_info(name: str) -> LossInfo:
     Raises:
         UnknownNameError: there is none; near names are listed.
     """
-    return _info(find_objective(name))
+    return method_info(find_objective(name))
 
 
-def _info(cls: type[Objective]) -> LossInfo:
+def method_info(cls: type[Objective] | type[Adapter]) -> LossInfo:
+    """What a class says of itself."""
     return LossInfo(
         cls.name,
         cls.summary,

@@ -1,0 +1,98 @@
+"""What an adapter is: a map between the spaces of two models, fitted on rows that both have encoded, without labels.
+
+N rows, D_x width that goes in, D_y width that comes out.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from torch import Tensor
+
+from featstore.maps import FeatureMap
+from featstore_training.adapters.config import Direction
+from featstore_training.adapters.moments import Moments
+from featstore_training.old_rows import Column
+from featstore_training.strict import Strict
+
+__all__ = ["Adapter", "Candidate", "Choose", "Pairs"]
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """One of the maps that a method could come to.
+
+    Attributes:
+        settings: What tells it from the others, as JSON.
+        module: The map, in eval mode.
+    """
+
+    settings: dict[str, Any]
+    module: FeatureMap
+
+
+Choose = Callable[[Iterator[Candidate]], Candidate]
+"""Picks the candidate with the best held-out retrieval; of equal ones the first."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pairs:
+    """The same rows as two models see them, unit float32.
+
+    Attributes:
+        x: What goes in, [N, D_x].
+        y: What shall come out, [N, D_y].
+    """
+
+    x: Column
+    y: Column
+
+    def blocks(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """All pairs, some at a time."""
+        for (_, x), (_, y) in zip(self.x.blocks(), self.y.blocks(), strict=True):
+            yield x, y
+
+    def moments(self) -> Moments:
+        """Their sums; one pass."""
+        return Moments.of(self.blocks(), self.x.width, self.y.width)
+
+
+class Adapter(ABC):
+    """Base of every adapter, built as `cls(params)`.
+
+    Attributes:
+        name: What `--loss` takes.
+        summary: One line.
+        paper: Where it comes from.
+        Params: Settings model of the method.
+        forms: Settings that have a name of their own, used as `--loss NAME:FORM`.
+        needs: Cached columns it reads.
+        directions: What it can map, the default first.
+    """
+
+    name: ClassVar[str]
+    summary: ClassVar[str]
+    paper: ClassVar[str]
+    Params: ClassVar[type[Strict]]
+    forms: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+    needs: ClassVar[frozenset[str]] = frozenset({"new_feature", "old_feature"})
+    directions: ClassVar[tuple[Direction, ...]] = ("new-to-old", "old-to-new")
+
+    def __init__(self, params: Any) -> None:
+        self.params = params
+
+    @abstractmethod
+    def fit(self, pairs: Pairs, choose: Choose, seed: int) -> Candidate:
+        """The map for these pairs.
+
+        Args:
+            pairs: What to fit.
+            choose: Decides between candidates by held-out retrieval.
+            seed: Of whatever is drawn.
+
+        Raises:
+            TrainingError: these pairs do not determine such a map.
+        """

@@ -1,0 +1,211 @@
+"""`fit_adapter`: from two cached feature sets to a run folder. No image and no label is needed."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import featstore
+from featstore.errors import UsageError
+from featstore.maps import save_map
+from featstore.progress import SILENT, Progress
+from featstore.runs import RunCard
+from featstore.store import FeatureSet, Store
+from featstore_training.adapters.base import Adapter, Candidate, Pairs
+from featstore_training.adapters.config import AdapterConfig, Direction
+from featstore_training.adapters.held_out import HeldOut
+from featstore_training.adapters.registry import build_adapter
+from featstore_training.adapters.rows import AdapterRows, choose_adapter_rows
+from featstore_training.batches import CachedColumn
+from featstore_training.run_folder import finished_card, is_unfinished
+
+__all__ = ["AdapterReport", "fit_adapter"]
+
+
+@dataclass(frozen=True, slots=True)
+class AdapterReport:
+    """What `fit_adapter` did. The run's card says the same and more.
+
+    Attributes:
+        folder: The run folder.
+        loss: The method.
+        direction: What it maps.
+        cached: It held this very run already; nothing was computed.
+        seconds: Time of this call.
+        rows: Rows fitted on.
+        validation_rows: Rows held out.
+        missing: Rows left out because a set has no feature for them.
+        chosen: Settings that held-out retrieval decided.
+        validation: `cross_test` of the mapped rows, and by labels `old_old` and `new_new`; empty without validation rows.
+        selected_by: What counted as right in that: `labels` or `pairs`; None without validation rows.
+        notes: What the user was told on the way.
+    """
+
+    folder: Path
+    loss: str
+    direction: Direction
+    cached: bool
+    seconds: float
+    rows: int
+    validation_rows: int
+    missing: int
+    chosen: dict[str, Any]
+    validation: dict[str, float]
+    selected_by: str | None
+    notes: list[str]
+
+
+@dataclass(frozen=True, slots=True)
+class _Job:
+    """Everything that is fixed before anything is computed."""
+
+    config: AdapterConfig
+    method: Adapter
+    direction: Direction
+    old: FeatureSet
+    new: FeatureSet
+    rows: AdapterRows
+
+    @property
+    def source(self) -> FeatureSet:
+        """What goes in."""
+        return self.new if self.direction == "new-to-old" else self.old
+
+    @property
+    def target(self) -> FeatureSet:
+        """What shall come out."""
+        return self.old if self.direction == "new-to-old" else self.new
+
+    @property
+    def request(self) -> dict[str, Any]:
+        """Config and inputs as JSON: two runs with the same request are the same run."""
+        config = self.config.model_dump(mode="json", exclude={"new", "old"})
+        config |= {"direction": self.direction, "params": self.method.params.model_dump(mode="json")}
+        sets = {"new": self.new, "old": self.old}
+        inputs = {name: f"{item.ref} {item.record.uuid}" for name, item in sets.items()}
+        return {"config": config, "inputs": {**inputs, "rows_and_labels": self.rows.digest()}}
+
+
+def fit_adapter(store: Store, config: AdapterConfig, out: Path, *, progress: Progress = SILENT) -> AdapterReport:
+    """Fit a map from the space of one model to that of another, and write it as a run folder.
+
+    Rows that both models have encoded are all it needs. What a method has to choose, such as the strength of its
+    regularisation, is chosen by retrieval on rows held out. The output space is declared compatible with the space it
+    maps into. The same call on a finished folder returns at once.
+
+    Args:
+        store: Where the feature sets are.
+        config: What to fit on what.
+        out: The run folder.
+        progress: Told of rows left out.
+
+    Raises:
+        UsageError, UnknownNameError: settings that cannot mean anything.
+        NotFoundError: a feature set is not there.
+        AlignmentError: the sets belong to different datasets.
+        AlreadyExistsError: `out` holds another run or other files.
+        TrainingError: nothing to fit on, or pairs that do not determine such a map.
+    """
+    started = time.perf_counter()
+    out = Path(out)
+    job = _prepare(store, config)
+    if card := finished_card(out, job.request):
+        progress.note(f"{out} already holds this run (cached)")
+        return _report(out, card, cached=True, seconds=time.perf_counter() - started)
+    is_unfinished(out, job.request)  # refuses a folder that holds something else
+    held_out = _held_out(job)
+    notes = _notes(job, held_out)
+    for note in notes:
+        progress.note(note)
+    pairs = Pairs(*(CachedColumn(side, job.rows.fitted, unit=True) for side in (job.source, job.target)))
+
+    def choose(candidates: Any) -> Candidate:
+        if held_out is None:
+            raise UsageError(
+                f"'{config.loss}' chooses by retrieval on held-out rows, and there are none",
+                hint="give --val-where, or --set val_fraction=0.1",
+            )
+        chosen: Candidate = held_out.choose(candidates)
+        return chosen
+
+    found = job.method.fit(pairs, choose, config.seed)
+    validation = {} if held_out is None else {**held_out.as_json(), "cross_test": held_out.score(found.module).score}
+    training = {
+        **job.request,
+        "adapter": {"direction": job.direction, "chosen": found.settings},
+        "rows": job.rows.counts,
+        "lineage": [{"name": job.target.space.name, "space": job.target.space.digest}],
+        "validation": validation,
+        "notes": notes,
+        "seconds": round(time.perf_counter() - started, 3),
+        "versions": {"featstore": featstore.__version__, "torch": torch.__version__},
+    }
+    card = save_map(
+        out,
+        found.module,
+        config=found.module.config,
+        input_space=job.source.space,
+        name=out.name,
+        compatible_with=(job.target.space.digest,),
+        training=training,
+    )
+    return _report(out, card, cached=False, seconds=time.perf_counter() - started)
+
+
+def _prepare(store: Store, config: AdapterConfig) -> _Job:
+    method = build_adapter(config.loss, config.params)
+    direction = config.direction or method.directions[0]
+    if direction not in method.directions:
+        raise UsageError(
+            f"'{config.loss}' maps {' or '.join(method.directions)}, not {direction}", hint="leave --direction out"
+        )
+    old, new = store.features(config.old), store.features(config.new)
+    return _Job(config, method, direction, old, new, choose_adapter_rows([old, new], config))
+
+
+def _held_out(job: _Job) -> HeldOut | None:
+    rows = job.rows.validation
+    if len(rows) < 2:
+        return None
+    return HeldOut(
+        job.source.gather(rows),
+        job.target.gather(rows),
+        job.rows.labels,
+        maps_queries=job.direction == "new-to-old",
+        by=job.config.select_by,
+        metric=job.config.metric,
+    )
+
+
+def _notes(job: _Job, held_out: HeldOut | None) -> list[str]:
+    notes = []
+    if job.rows.missing:
+        notes.append(f"{job.rows.missing} rows without a feature in every set are left out")
+    if held_out is None:
+        notes.append("no validation rows, so nothing says how good the map is")
+    elif held_out.by == "pairs":
+        notes.append("validation by pairs: a mapped row has to find itself among the rows of the other model")
+    return notes
+
+
+def _report(out: Path, card: RunCard, *, cached: bool, seconds: float) -> AdapterReport:
+    made = card.training
+    numbers = ("cross_test", "old_old", "new_new")
+    return AdapterReport(
+        folder=out,
+        loss=made["config"]["loss"],
+        direction=made["adapter"]["direction"],
+        cached=cached,
+        seconds=seconds,
+        rows=made["rows"]["fitted"],
+        validation_rows=made["rows"]["validation"],
+        missing=made["rows"]["missing"],
+        chosen=made["adapter"]["chosen"],
+        validation={name: made["validation"][name] for name in numbers if name in made["validation"]},
+        selected_by=made["validation"].get("by"),
+        notes=made["notes"],
+    )
