@@ -112,7 +112,7 @@ def loss_info(name: str) -> LossInfo:
     return method_info(find_objective(name))
 
 
-def method_info(cls: type[Objective] | type[Adapter]) -> LossInfo:
+def method_info(cls: type[Objective | Adapter]) -> LossInfo:
     """What a class says of itself."""
     return LossInfo(
         cls.name,
