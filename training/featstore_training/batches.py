@@ -18,6 +18,7 @@ from featstore.errors import TrainingError, sample_of
 from featstore.store import FeatureSet
 from featstore_training.inputs import Inputs
 from featstore_training.old_rows import BLOCK_ROWS, Column, HeldColumn
+from featstore_training.samplers import SamplerName, epoch_batches
 from featstore_training.seeds import array_generator, tensor_generator
 
 __all__ = ["CachedBatch", "CachedColumn", "TrainingRows"]
@@ -136,10 +137,12 @@ class TrainingRows:
         """Batches of an epoch."""
         return -(-len(self) // batch)
 
-    def batches(self, batch: int, seed: int, epoch: int) -> Iterator[CachedBatch]:
-        """Every row once, in an order that seed and epoch fix, in batches of equal size (± 1), none above `batch`."""
-        order = array_generator(seed, f"epoch {epoch}").permutation(len(self))
-        for step, positions in enumerate(np.array_split(order, self.steps(batch))):
+    def batches(
+        self, batch: int, seed: int, epoch: int, *, sampler: SamplerName = "shuffle", per_class: int = 1
+    ) -> Iterator[CachedBatch]:
+        """The batches of an epoch, which seed and epoch fix; see `samplers`."""
+        draw = array_generator(seed, f"epoch {epoch}")
+        for step, positions in enumerate(epoch_batches(self.labels.numpy(), batch, sampler, per_class, draw)):
             rows = torch.from_numpy(positions)
             yield CachedBatch(rows, self.labels[rows], tensor_generator(seed, f"epoch {epoch} step {step}"))
 

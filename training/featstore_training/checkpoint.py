@@ -8,6 +8,7 @@ follows from the seed and the number of the epoch, so no generator has to be kep
 from __future__ import annotations
 
 import json
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from torch import Tensor, nn
 
 from featstore.errors import CorruptStoreError
 from featstore.whole_files import write_whole
+from featstore_training.average import Average
 from featstore_training.bridges import Bridge
 from featstore_training.heads import Head
 from featstore_training.objectives import Objective
@@ -36,6 +38,7 @@ class TrainState:
 
     Attributes:
         module, bridge, head, objective, optimizer: What is trained, by what.
+        average: Follows the weights that will be kept; None keeps them as they are.
         request: Config and inputs as JSON; a checkpoint of another request is never continued.
         epoch: Epochs finished.
         best_epoch: The epoch whose weights are kept, 0 before the first.
@@ -51,6 +54,7 @@ class TrainState:
     objective: Objective
     optimizer: torch.optim.Optimizer
     request: dict[str, Any]
+    average: Average | None = None
     epoch: int = 0
     best_epoch: int = 0
     best_score: dict[str, Any] = field(default_factory=dict)
@@ -62,13 +66,23 @@ class TrainState:
         """Remember the present weights as those of the present epoch."""
         self.best_epoch, self.best_score = self.epoch, score
         self.best = {
-            f"{part}.{key}": tensor.clone() for part in KEPT for key, tensor in getattr(self, part).state_dict().items()
+            f"{part}.{key}": tensor.clone()
+            for part, module in self.kept().items()
+            for key, tensor in module.state_dict().items()
         }
+
+    def kept(self) -> dict[str, nn.Module]:
+        """What a run folder is made of, by name."""
+        return {part: getattr(self, part) for part in KEPT}
+
+    def as_kept(self) -> AbstractContextManager[None]:
+        """While it lasts, map or backbone, bridge and head have the weights that are validated and kept."""
+        return self.average.in_place() if self.average else nullcontext()
 
     def load_best(self) -> None:
         """Put the best weights into map or backbone, bridge and head."""
-        for part in KEPT:
-            getattr(self, part).load_state_dict(_under(f"{part}.", self.best))
+        for part, module in self.kept().items():
+            module.load_state_dict(_under(f"{part}.", self.best))
 
 
 def save(folder: Path, state: TrainState) -> None:
@@ -77,6 +91,8 @@ def save(folder: Path, state: TrainState) -> None:
     for part in (*KEPT, "objective"):
         for key, tensor in getattr(state, part).state_dict().items():
             tensors[f"{part}.{key}"] = tensor.contiguous()
+    if state.average:
+        tensors |= {f"average.{key}": tensor.contiguous() for key, tensor in state.average.weights.items()}
     for number, slots in state.optimizer.state_dict()["state"].items():
         for key, value in slots.items():
             if isinstance(value, Tensor):
@@ -136,6 +152,8 @@ def restore(folder: Path, state: TrainState) -> None:
     groups = state.optimizer.state_dict()["param_groups"]
     state.optimizer.load_state_dict({"state": slots, "param_groups": groups})
     state.best = _under("best.", tensors)
+    if state.average:
+        state.average.weights = _under("average.", tensors)
     for name in ("epoch", "best_epoch", "best_score", "notes", "seconds"):
         setattr(state, name, header[name])
 

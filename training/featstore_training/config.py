@@ -12,6 +12,7 @@ from featstore.maps import LinearConfig, MapConfig
 from featstore_training.bridges import BridgePolicy
 from featstore_training.head_config import HeadConfig
 from featstore_training.model_config import ModelConfig
+from featstore_training.samplers import SamplerName
 from featstore_training.strict import Strict
 
 __all__ = ["TrainConfig"]
@@ -41,11 +42,17 @@ class TrainConfig(Strict):
         head: The classifier; the name of a kind alone takes its defaults, None the objective's own.
         epochs: Passes over the training rows.
         batch: Rows of a step.
+        sampler: `shuffle` takes every row once an epoch, `balanced` every class equally often, `pk` as many classes a
+            batch as fit with `per_class` rows each.
+        per_class: K of `pk`.
         optimizer: `adam`, or `sgd` with momentum 0.9.
         lr: Rate at its highest.
         weight_decay: L2 penalty added to the gradient.
         warmup: Epochs of linear warm-up.
         schedule: `cosine` falls to 0 over the run, `constant` stays.
+        clip: Longest gradient over all parameters together; a longer one is scaled down to it. None for no bound.
+        ema: Decay of a moving average of the weights, which is then what is validated and kept; None for none.
+        amp: `bf16` computes the new features of a step in bfloat16 where torch's autocast does; head and loss stay in float32.
         seed: Draws initial weights, batches and the validation part.
         metric: What validation measures.
         reference_self: Self-test value that the selection score divides by; None takes the raw new features', in full mode
@@ -75,11 +82,16 @@ class TrainConfig(Strict):
     head: HeadConfig | None = None
     epochs: int = Field(default=30, ge=1)
     batch: int = Field(default=256, ge=2)
+    sampler: SamplerName = "shuffle"
+    per_class: int = Field(default=4, ge=1)
     optimizer: Literal["adam", "sgd"] = "adam"
     lr: float = Field(default=1e-3, gt=0)
     weight_decay: float = Field(default=0.0, ge=0)
     warmup: float = Field(default=1.0, ge=0)
     schedule: Literal["cosine", "constant"] = "cosine"
+    clip: float | None = Field(default=None, gt=0)
+    ema: float | None = Field(default=None, gt=0, lt=1)
+    amp: Literal["bf16"] | None = None
     seed: int = Field(default=0, ge=0)
     metric: str = "map"
     reference_self: float | None = Field(default=None, gt=0, le=1)

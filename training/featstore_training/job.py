@@ -22,6 +22,7 @@ from featstore_training.objectives import Objective, find_objective, objective_p
 from featstore_training.objectives.base import Need
 from featstore_training.old_head import OldRun, read_old_run
 from featstore_training.pixel_side import open_pixel_side
+from featstore_training.samplers import check_sampler
 from featstore_training.strict import Strict
 
 __all__ = ["Job", "prepare"]
@@ -137,6 +138,7 @@ def prepare(store: Store, config: TrainConfig, progress: Progress = SILENT) -> J
     elif config.bridge:
         raise UsageError(f"loss '{config.loss}' compares nothing that a bridge could lead to", hint="leave it out")
     rows = choose_rows(new.dataset, usable, config)
+    check_sampler(config.sampler, config.batch, config.per_class, len(rows.class_names))
     vertices, assigned = None, {}
     if isinstance(head, SimplexConfig):
         assigned = _assign(rows.class_names, old_run.assigned if old_run else {}, head.capacity)

@@ -19,6 +19,7 @@ from featstore.spaces import Space
 from featstore.store import Store
 from featstore.whole_files import write_whole
 from featstore_training import checkpoint, metrics_log
+from featstore_training.average import Average
 from featstore_training.batches import TrainingRows
 from featstore_training.bridges import make_bridge
 from featstore_training.checkpoint import TrainState
@@ -180,7 +181,10 @@ def _build(job: Job, rows: TrainingRows, old: OldRows | None) -> TrainState:
     vertices = torch.tensor(job.vertices) if job.vertices else None
     head = build_head(job.head, rows.classes, width, tensor_generator(config.seed, "head"), vertices)
     optimizer = make_optimizer(config, [module, bridge, head, objective])
-    return TrainState(module, bridge, head, objective, optimizer, job.request)
+    state = TrainState(module, bridge, head, objective, optimizer, job.request)
+    if config.ema:
+        state.average = Average(config.ema, state.kept())
+    return state
 
 
 def _row_notes(job: Job, validation: Validation | None) -> list[str]:
