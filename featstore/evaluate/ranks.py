@@ -277,8 +277,8 @@ def ranked_blocks(
 
 
 def cell_count(most_positives: int) -> int:
-    """Cells per query: a power of two with at least 16 cells for each positive, at most 128 KiB."""
-    return min(max(1 << (16 * most_positives).bit_length(), 1024), 32768)
+    """Cells per query: a power of two with 16 cells or more for each positive, at most what a close cache holds (32 KiB)."""
+    return min(max(1 << (16 * most_positives).bit_length(), 1024), 8192)
 
 
 def thread_count() -> int:
