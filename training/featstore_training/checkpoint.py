@@ -24,6 +24,7 @@ from featstore_training.average import Average
 from featstore_training.bridges import Bridge
 from featstore_training.heads import Head
 from featstore_training.objectives import Objective
+from featstore_training.processes import Processes
 
 __all__ = ["RESUME", "TrainState", "read_header", "restore", "save"]
 
@@ -39,6 +40,7 @@ class TrainState:
     Attributes:
         module, bridge, head, objective, optimizer: What is trained, by what.
         average: Follows the weights that will be kept; None keeps them as they are.
+        processes: Who trains together.
         request: Config and inputs as JSON; a checkpoint of another request is never continued.
         epoch: Epochs finished.
         best_epoch: The epoch whose weights are kept, 0 before the first.
@@ -55,6 +57,7 @@ class TrainState:
     optimizer: torch.optim.Optimizer
     request: dict[str, Any]
     average: Average | None = None
+    processes: Processes = field(default_factory=Processes)
     epoch: int = 0
     best_epoch: int = 0
     best_score: dict[str, Any] = field(default_factory=dict)

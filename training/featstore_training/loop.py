@@ -38,31 +38,38 @@ def fit(
     Raises:
         TrainingError: the loss is not finite. The checkpoint of the epoch before stays.
     """
-    steps = rows.steps(config.batch)
     progress.start(f"train {config.loss}", config.epochs, "epochs", done=state.epoch)
     while state.epoch < config.epochs:
         started = time.perf_counter()
         terms = train_epoch(state, rows, config)
         state.epoch += 1
-        figures = state.objective.refresh(state.epoch, CurrentFeatures(state.module, state.bridge, rows, old))
-        with state.as_kept():
-            score = validation.score(state.module, state.bridge).as_json() if validation else {}
-            # without validation there is nothing to choose by and the last epoch is kept
-            if not state.best or not score or score["score"] > state.best_score["score"]:
-                state.keep_best(score)
-        seconds = time.perf_counter() - started
-        state.seconds += seconds
-        line: dict[str, Any] = {
-            "epoch": state.epoch,
-            "lr": learning_rate(config, state.epoch * steps - 1, steps),
-            "loss": terms,
-            "objective": figures,
-            "validation": score,
-            "seconds": round(seconds, 4),
-        }
-        metrics_log.append(out, line)
-        checkpoint.save(out, state)
+        if state.processes.leader:
+            figures = state.objective.refresh(state.epoch, CurrentFeatures(state.module, state.bridge, rows, old))
+            score = _judge(state, validation)
+            seconds = time.perf_counter() - started
+            state.seconds += seconds
+            line: dict[str, Any] = {
+                "epoch": state.epoch,
+                "lr": state.optimizer.param_groups[0]["lr"],
+                "loss": terms,
+                "objective": figures,
+                "validation": score,
+                "seconds": round(seconds, 4),
+            }
+            metrics_log.append(out, line)
+            checkpoint.save(out, state)
+        state.processes.follow_leader((state.module, state.bridge, state.head, state.objective))
         progress.advance(1)
+
+
+def _judge(state: TrainState, validation: Validation | None) -> dict[str, Any]:
+    """Score an epoch and remember its weights if they are the best so far."""
+    with state.as_kept():
+        score = validation.score(state.module, state.bridge).as_json() if validation else {}
+        # without validation there is nothing to choose by and the last epoch is kept
+        if not state.best or not score or score["score"] > state.best_score["score"]:
+            state.keep_best(score)
+    return score
 
 
 def train_epoch(state: TrainState, rows: TrainingRows, config: TrainConfig) -> dict[str, float]:

@@ -14,7 +14,7 @@ from safetensors.torch import save
 import featstore
 from featstore.maps import LinearConfig, save_map
 from featstore.progress import SILENT, Progress
-from featstore.runs import RunCard
+from featstore.runs import RunCard, read_card
 from featstore.spaces import Space
 from featstore.store import Store
 from featstore.whole_files import write_whole
@@ -31,6 +31,7 @@ from featstore_training.loop import fit, make_optimizer
 from featstore_training.objectives import ClassSide
 from featstore_training.old_head import CLASSIFIER
 from featstore_training.old_rows import Column, OldRows
+from featstore_training.processes import Processes, join_processes
 from featstore_training.run_folder import BRIDGE, finished_card, is_unfinished
 from featstore_training.seeds import global_seed, tensor_generator
 from featstore_training.selection import Validation
@@ -57,6 +58,7 @@ class TrainReport:
         validation: Of the epoch kept: `self_test`, `cross_test` (with an old set of the same width) and `score`, and the
             `old_old` and `reference_self` they are judged by; empty without validation rows.
         notes: What the user was told on the way.
+        process: Which of several processes this is; the first, 0, speaks for all.
     """
 
     folder: Path
@@ -72,6 +74,7 @@ class TrainReport:
     missing: int
     validation: dict[str, float]
     notes: list[str]
+    process: int = 0
 
 
 def train(
@@ -83,6 +86,9 @@ def train(
     different widths a run folder `bridge`, and last `card.json`. The same call on a finished folder returns at once, on
     an unfinished one it continues to the weights it would have reached undisturbed. Features of the output are declared
     compatible with the old space if the method aims at that.
+
+    Started by `torchrun` in several processes, all of them make this call; they divide each batch, and the first one
+    writes. All must see the store and the folder.
 
     Args:
         store: Where the feature sets are.
@@ -100,32 +106,42 @@ def train(
     """
     started = time.perf_counter()
     out = Path(out)
+    processes = join_processes()
+    if not processes.leader:
+        progress = SILENT
     job = prepare(store, config, progress)
     config = job.config
     if card := finished_card(out, job.request):
         (out / checkpoint.RESUME).unlink(missing_ok=True)
         progress.note(f"{out} already holds this run (cached)")
-        return _report(out, card, cached=True, resumed_at=config.epochs, seconds=time.perf_counter() - started)
+        seconds = time.perf_counter() - started
+        return _report(out, card, cached=True, resumed_at=config.epochs, seconds=seconds, process=processes.rank)
     resume = is_unfinished(out, job.request)
+    processes.wait()  # nobody writes before all have looked
     cache = cache or ColumnCache()
     old = _load_old(job, cache)
     rows = _load_rows(job, cache, old)
     validation = _load_validation(job, cache)
-    state = _build(job, rows, old)
+    state = _build(job, rows, old, processes)
     if resume:
         checkpoint.restore(out, state)
         progress.note(f"continuing after epoch {state.epoch} of {config.epochs}")
     else:
-        out.mkdir(parents=True, exist_ok=True)
         state.notes = [*_row_notes(job, validation), *state.objective.begin()]
-        checkpoint.save(out, state)
+        if processes.leader:
+            out.mkdir(parents=True, exist_ok=True)
+            checkpoint.save(out, state)
     for note in state.notes:
         progress.note(note)
-    metrics_log.keep_first(out, state.epoch)
+    if processes.leader:
+        metrics_log.keep_first(out, state.epoch)
     resumed_at = state.epoch
     fit(state, rows, old, validation, config, out, progress)
-    card = _write(job, state, validation, out)
-    return _report(out, card, cached=False, resumed_at=resumed_at, seconds=time.perf_counter() - started)
+    card = _write(job, state, validation, out) if processes.leader else None
+    processes.wait()
+    card = card or read_card(out)
+    seconds = time.perf_counter() - started
+    return _report(out, card, cached=False, resumed_at=resumed_at, seconds=seconds, process=processes.rank)
 
 
 def _load_rows(job: Job, cache: ColumnCache, old: OldRows | None) -> TrainingRows:
@@ -160,9 +176,9 @@ def _load_validation(job: Job, cache: ColumnCache) -> Validation | None:
     return validation if validation.usable else None
 
 
-def _build(job: Job, rows: TrainingRows, old: OldRows | None) -> TrainState:
+def _build(job: Job, rows: TrainingRows, old: OldRows | None, processes: Processes) -> TrainState:
     config = job.config
-    module = job.new.build(config.seed, job.width, rows)
+    module = processes.prepared(job.new.build(config.seed, job.width, rows))
     with global_seed(config.seed, "bridge"):
         old_width = job.old.width if job.old and job.compares else job.width
         bridge = make_bridge(config.bridge, job.width, old_width)
@@ -181,7 +197,7 @@ def _build(job: Job, rows: TrainingRows, old: OldRows | None) -> TrainState:
     vertices = torch.tensor(job.vertices) if job.vertices else None
     head = build_head(job.head, rows.classes, width, tensor_generator(config.seed, "head"), vertices)
     optimizer = make_optimizer(config, [module, bridge, head, objective])
-    state = TrainState(module, bridge, head, objective, optimizer, job.request)
+    state = TrainState(module, bridge, head, objective, optimizer, job.request, processes=processes)
     if config.ema:
         state.average = Average(config.ema, state.kept())
     return state
@@ -222,6 +238,7 @@ def _write(job: Job, state: TrainState, validation: Validation | None, out: Path
         "validation": {**validation.as_json(), **state.best_score} if validation else {},
         "notes": state.notes,
         "seconds": round(state.seconds, 3),
+        "processes": state.processes.size,
         "versions": {"featstore": featstore.__version__, "torch": torch.__version__},
     }
     old_space = (job.old.space.digest,) if job.old and job.compares else ()
@@ -256,7 +273,7 @@ def _write_bridge(job: Job, state: TrainState, space: Space, old_space: tuple[st
     )
 
 
-def _report(out: Path, card: RunCard, *, cached: bool, resumed_at: int, seconds: float) -> TrainReport:
+def _report(out: Path, card: RunCard, *, cached: bool, resumed_at: int, seconds: float, process: int) -> TrainReport:
     made = card.training
     rows = made["rows"]
     numbers = ("self_test", "cross_test", "score", "old_old", "reference_self")
@@ -274,4 +291,5 @@ def _report(out: Path, card: RunCard, *, cached: bool, resumed_at: int, seconds:
         missing=rows["missing"],
         validation={name: made["validation"][name] for name in numbers if made["validation"].get(name) is not None},
         notes=made["notes"],
+        process=process,
     )

@@ -19,6 +19,7 @@ from featstore.whole_files import write_whole
 from featstore_training.column_cache import ColumnCache
 from featstore_training.config import TrainConfig
 from featstore_training.objectives import objective_params
+from featstore_training.processes import started_processes
 from featstore_training.recipes import Recipe, merged
 from featstore_training.runner import train
 
@@ -102,10 +103,12 @@ def sweep(
         progress: Told of runs.
 
     Raises:
-        UsageError: settings that cannot mean anything, or a reference that lacks a seed.
+        UsageError: settings that cannot mean anything, a reference that lacks a seed, or several processes.
         AlreadyExistsError: `out` holds another sweep.
         Whatever `train` raises.
     """
+    if started_processes() > 1:
+        raise UsageError("a sweep is made by one process", hint="start it without torchrun")
     base = merged(recipe.base, settings or {})
     combinations = recipe.combinations()
     configs = {

@@ -127,6 +127,8 @@ def train(
     config = TrainConfig(**_config_values(recipe, values, dotted))
     with progress() as listener:
         report = train_run(store, config, folder, progress=listener)
+    if report.process:
+        return
     if as_json:
         print_json({**asdict(report), "folder": str(report.folder)})
         return
