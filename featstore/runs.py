@@ -32,6 +32,7 @@ class RunCard(BaseModel):
         architecture: `name` of a registered architecture and its `config`; never a code path.
         space: The space of its outputs.
         input_space: The space of its inputs; None for encoders.
+        side_spaces: The spaces of what stands behind the inputs: side-information, in this order.
         files: Digest (blake3, hex) of every weight file by name. `write_card` fills in the values.
         training: Config, versions of the inputs, seed, metrics and lineage, as plain JSON.
         created: UTC time, ISO 8601.
@@ -44,6 +45,7 @@ class RunCard(BaseModel):
     architecture: dict[str, Any]
     space: Space
     input_space: Space | None = None
+    side_spaces: tuple[Space, ...] = ()
     files: dict[str, str]
     training: dict[str, Any] = Field(default_factory=dict)
     created: str = Field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))

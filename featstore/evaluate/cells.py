@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from featstore.errors import AlignmentError, SpaceMismatchError
-from featstore.evaluate.vectors import SetVectors
-from featstore.spaces import Space, check_comparable, comparable, require_same
+from featstore.evaluate.vectors import SetVectors, SideBySide
+from featstore.spaces import Space, check_comparable, comparable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -28,10 +28,12 @@ class Side(NamedTuple):
     Attributes:
         set: Reference of a feature set.
         run: Run folder of a map that its rows go through before they are compared; None for the rows as they are.
+        beside: References of the side-information that the map takes.
     """
 
     set: str
     run: Path | None = None
+    beside: tuple[str, ...] = ()
 
 
 class CellPlan(NamedTuple):
@@ -65,21 +67,20 @@ class Sides:
 
     def __init__(self, store: Store, plans: Sequence[CellPlan]) -> None:
         sides = [side for plan in plans for side in (plan.query, plan.gallery)]
-        self._sets = {side.set: store.features(side.set) for side in sides}
+        self._sets = {name: store.features(name) for side in sides for name in (side.set, *side.beside)}
         self._maps: dict[Path, LearnedMap] = {}
         for side in sides:
             if side.run is not None:
-                learned = self._map(side.run)
-                require_same(
-                    learned.input_space,
-                    self.features(side).space,
-                    what=f"{side.set} as input of the map in {side.run}",
-                    hint="give a map that was trained on this set's space",
-                )
+                features, *beside = self.read(side)
+                self._map(side.run).require_inputs(features, beside)
 
     def features(self, side: Side) -> FeatureSet:
         """The stored set, before any map."""
         return self._sets[side.set]
+
+    def read(self, side: Side) -> list[FeatureSet]:
+        """All stored sets that its vectors are made from."""
+        return [self._sets[name] for name in (side.set, *side.beside)]
 
     def space(self, side: Side) -> Space:
         """The space of the vectors that are compared."""
@@ -87,12 +88,12 @@ class Sides:
 
     def vectors(self, side: Side, rows: NDArray[np.int64]) -> Vectors:
         """Some rows (of the dataset) as they are compared."""
-        features = SetVectors(self.features(side), rows)
+        parts = [SetVectors(features, rows) for features in self.read(side)]
         if side.run is None:
-            return features
+            return parts[0]
         from featstore.evaluate.mapped import MappedVectors
 
-        return MappedVectors(features, self._maps[side.run].module)
+        return MappedVectors(SideBySide(parts) if side.beside else parts[0], self._maps[side.run].module)
 
     def is_unrelated(self, plan: CellPlan, *, allowed: bool, any_width: bool = False) -> bool:
         """Whether nothing declares the two spaces of a cell comparable.

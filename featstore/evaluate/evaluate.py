@@ -80,8 +80,8 @@ def _measure(store: Store, request: EvalRequest, progress: Progress) -> Measured
     problem = build_problem(
         request.protocol,
         Selection(
-            [sides.features(side) for side in dict.fromkeys(plan.query for plan in plans)],
-            [sides.features(side) for side in dict.fromkeys(plan.gallery for plan in plans)],
+            [features for side in dict.fromkeys(plan.query for plan in plans) for features in sides.read(side)],
+            [features for side in dict.fromkeys(plan.gallery for plan in plans) for features in sides.read(side)],
             where=request.where,
             query_where=request.query_where,
             gallery_where=request.gallery_where,

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from featstore.evaluate.vectors import SetVectors
+    from featstore.evaluate.vectors import Vectors
     from featstore.maps import FeatureMap
 
 __all__ = ["MappedVectors"]
@@ -26,11 +26,11 @@ class MappedVectors:
     """Rows of a feature set behind a map.
 
     Args:
-        features: The rows that go in, of the map's input space.
+        features: The rows that go in, of the map's input space, side-information behind them.
         module: The map.
     """
 
-    def __init__(self, features: SetVectors, module: FeatureMap) -> None:
+    def __init__(self, features: Vectors, module: FeatureMap) -> None:
         self._features = features
         self._module = module
 

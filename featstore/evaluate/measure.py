@@ -119,7 +119,8 @@ class CellMeasure:
         )
         for name, side, rows, templates in sides:
             # the space says which map the rows go through
-            inputs[name] = [self._sides.features(side).record.uuid, self._sides.space(side).digest]
+            read = [features.record.uuid for features in self._sides.read(side)]
+            inputs[name] = [*read, self._sides.space(side).digest]
             inputs[f"{name} rows"] = (digest_of(rows) if templates is None else templates.digest()).hex()
         return inputs
 

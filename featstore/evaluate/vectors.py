@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from featstore.evaluate.scores import ScoreKind, Side
     from featstore.store import FeatureSet
 
-__all__ = ["ArrayVectors", "Concatenated", "PreparedRows", "Resized", "SetVectors", "Vectors"]
+__all__ = ["ArrayVectors", "Concatenated", "PreparedRows", "Resized", "SetVectors", "SideBySide", "Vectors"]
 
 
 class Vectors(Protocol):
@@ -120,6 +120,26 @@ class SetVectors:
     def names(self, rows: Sequence[int]) -> list[str]:
         """The ids."""
         return self._features.dataset.ids.take(self._rows[list(rows)])
+
+
+class SideBySide:
+    """The same rows of several matrices, one behind the other: the width is the sum of the widths."""
+
+    def __init__(self, parts: Sequence[Vectors]) -> None:
+        self._parts = parts
+        self.rows = parts[0].rows
+        self.width = sum(part.width for part in parts)
+
+    def __str__(self) -> str:
+        return " beside ".join(map(str, self._parts))
+
+    def read(self, start: int, stop: int) -> NDArray[np.floating]:
+        """Rows [start, stop), float32."""
+        return np.concatenate([part.read(start, stop) for part in self._parts], axis=1, dtype=np.float32)
+
+    def names(self, rows: Sequence[int]) -> list[str]:
+        """What the first part calls them."""
+        return self._parts[0].names(rows)
 
 
 class Resized:

@@ -4,7 +4,8 @@ Dimension legend: `B` batch, `N` rows, `D_in` and `D_out` widths of a map's inpu
 """
 
 from featstore.maps.apply import ApplyReport, apply_map, map_block
-from featstore.maps.config import AffineConfig, BasisConfig, LinearConfig, MapConfig, MlpConfig
+from featstore.maps.branches import Branches, fold
+from featstore.maps.config import AffineConfig, BasisConfig, BranchesConfig, LinearConfig, MapConfig, MlpConfig
 from featstore.maps.folder import LearnedMap, load_map, output_space, save_map
 from featstore.maps.modules import FeatureMap, RotatedParts, build_map
 
@@ -12,6 +13,8 @@ __all__ = [
     "AffineConfig",
     "ApplyReport",
     "BasisConfig",
+    "Branches",
+    "BranchesConfig",
     "FeatureMap",
     "LearnedMap",
     "LinearConfig",
@@ -20,6 +23,7 @@ __all__ = [
     "RotatedParts",
     "apply_map",
     "build_map",
+    "fold",
     "load_map",
     "map_block",
     "output_space",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from bisect import bisect_left
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,17 @@ from featstore.errors import AlreadyExistsError, UnknownNameError, UsageError
 from featstore.maps.folder import LearnedMap, load_map
 from featstore.maps.modules import FeatureMap
 from featstore.progress import SILENT, Progress
-from featstore.spaces import require_same
-from featstore.store import FeatureJob, FeatureSet, SetRef, Store, parse_set, plan_shard_rows
+from featstore.store import (
+    FeatureJob,
+    FeatureSet,
+    RowFailure,
+    RowStatus,
+    SetRef,
+    Store,
+    common_rows,
+    parse_set,
+    plan_shard_rows,
+)
 
 __all__ = ["ApplyReport", "apply_map", "map_block"]
 
@@ -52,26 +62,29 @@ def apply_map(
     set_ref: str,
     as_: str,
     *,
+    side: Sequence[str] = (),
     dtype: DTypeLike | None = None,
     progress: Progress = SILENT,
 ) -> ApplyReport:
     """Map every row of a feature set into another set of the same dataset.
 
-    Rows without a feature keep their status and their entry in the failure ledger; input digests are carried over. A target
-    that was made from an older version of the source gets the rows it lacks; the same command after a crash does the
-    shards that are pending.
+    A row needs a feature in the source and in every side. Rows without one keep their status and their entry in the failure
+    ledger; input digests are carried over. A target that was made from an older version of the source gets the rows it
+    lacks; the same command after a crash does the shards that are pending.
 
     Args:
         store: The store.
         run: Run folder of the map.
         set_ref: The source, `DATASET/NAME[@version]`; its space must be the map's input space.
         as_: The target, `DATASET/NAME` with the source's dataset.
+        side: The side-information that the map takes, in the order it was trained with.
         dtype: Stored dtype; float32 unless given. A target that was begun keeps its own.
         progress: Who listens.
 
     Raises:
         SpaceMismatchError: the source lies in another space than the map's inputs, or the target exists in another space.
-        UsageError: the target is in another dataset, or names a version.
+        UsageError: the target is in another dataset, or names a version; side-information that the map does not take.
+        AlignmentError: the side-information belongs to another dataset.
         AlreadyExistsError: the target was made from another set.
         NonFiniteError: a mapped row is not finite or does not fit `dtype`; ids are listed.
     """
@@ -79,33 +92,32 @@ def apply_map(
     source = store.features(set_ref)
     target = _target(as_, source)
     learned = load_map(run)
-    require_same(
-        learned.input_space,
-        source.space,
-        what=f"{source.ref} as input of the map in {run.name}",
-        hint="apply it to a set of the space it was trained on, or train a map on this one",
-    )
+    sides = [store.features(reference) for reference in side]
+    learned.require_inputs(source, sides)
+    common_rows([source, *sides])  # of one dataset, or refused
     if store.has_features(target.key):
-        _check_same_source(store, store.features(target.key), source, learned)
+        _check_same_source(store, store.features(target.key), [source, *sides], learned)
+    rows = min(item.rows for item in (source, *sides))
     chosen = np.dtype(np.float32 if dtype is None else dtype)
     job = store.plan_features(
         source.dataset,
         target.name,
         learned.space,
         chosen,
-        shard_rows=plan_shard_rows(source.rows, learned.space.width * chosen.itemsize),
-        source=f"{source.ref} {source.record.uuid}",
-        rows=source.rows,
+        shard_rows=plan_shard_rows(rows, learned.space.width * chosen.itemsize),
+        source=", ".join(f"{item.ref} {item.record.uuid}" for item in (source, *sides)),
+        rows=rows,
     )
     if job is not None:
         job.tell_of_others(progress)
-        _fill(job, learned.module, source, progress)
+        _fill(job, learned.module, source, sides, progress)
         job.commit(
             {
                 "apply": learned.space.name,
                 "map": learned.space.identity["map"],
                 "files": learned.card.files,
                 "source": {"set": source.ref, "uuid": source.record.uuid},
+                **({"side": [{"set": item.ref, "uuid": item.record.uuid} for item in sides]} if sides else {}),
             }
         )
     made = store.features(target.key)
@@ -136,11 +148,18 @@ def _target(as_: str, source: FeatureSet) -> SetRef:
     return target
 
 
-def _check_same_source(store: Store, existing: FeatureSet, source: FeatureSet, learned: LearnedMap) -> None:
-    """Raise AlreadyExistsError if this map made the target from another set (views of one encoder share a space)."""
+def _check_same_source(store: Store, existing: FeatureSet, sources: list[FeatureSet], learned: LearnedMap) -> None:
+    """Raise AlreadyExistsError if this map made the target from other sets (views of one encoder share a space)."""
     if existing.space.digest != learned.space.digest:
         return  # planning refuses it with the fields that differ
-    made_from = existing.record.provenance.get("source") or {"set": "something else", "uuid": ""}
+    nothing = {"set": "something else", "uuid": ""}
+    provenance = existing.record.provenance
+    recorded = [provenance.get("source") or nothing, *provenance.get("side", [])]
+    for source, made_from in zip(sources, recorded, strict=False):
+        _check_made_from(store, existing, source, made_from)
+
+
+def _check_made_from(store: Store, existing: FeatureSet, source: FeatureSet, made_from: dict[str, str]) -> None:
     reference = str(made_from["set"])
     try:
         # a set that was removed and made again has the name, but not the commit
@@ -155,19 +174,22 @@ def _check_same_source(store: Store, existing: FeatureSet, source: FeatureSet, l
         )
 
 
-def _fill(job: FeatureJob, module: FeatureMap, source: FeatureSet, progress: Progress) -> None:
+def _fill(
+    job: FeatureJob, module: FeatureMap, source: FeatureSet, sides: Sequence[FeatureSet], progress: Progress
+) -> None:
     pending = job.pending()
     todo = sum(stop - start for start, stop in map(job.shard_range, pending))
     rows = job.stop - job.start
     progress.start(f"mapping {source.name} to {job.name}", rows, "rows", done=rows - todo)
     if not pending:
         return
-    status, digests, failures = source.status(), source.input_digests(), source.failures()
+    digests = source.input_digests()
+    status, failures = _outcomes([source, *sides], job.stop)
     out = np.empty((min(job.shard_rows, rows), job.width), dtype=np.float32)
     for shard in pending:
         start, stop = job.shard_range(shard)
         mapped = out[: stop - start]
-        _map_rows(module, source, start, stop, mapped)
+        _map_rows(module, source, sides, start, stop, mapped)
         first, last = (bisect_left(failures, row, key=lambda failure: failure.row) for row in (start, stop))
         job.publish(
             shard, mapped, status=status[start:stop], digests=digests[start:stop], failures=failures[first:last]
@@ -197,10 +219,39 @@ def map_block(
     return out
 
 
-def _map_rows(module: FeatureMap, source: FeatureSet, start: int, stop: int, out: NDArray[np.float32]) -> None:
+def _outcomes(sets: list[FeatureSet], rows: int) -> tuple[NDArray[np.uint8], list[RowFailure]]:
+    """What became of each of the first rows in all sets: the first set that lacks it tells, and why."""
+    status, failures = sets[0].status()[:rows], sets[0].failures()
+    for item in sets[1:]:
+        fresh = (status == RowStatus.VALID) & (item.status()[:rows] != RowStatus.VALID)
+        status = np.where(fresh, item.status()[:rows], status)
+        failures = failures + [failure for failure in item.failures() if failure.row < rows and fresh[failure.row]]
+    return status, sorted(failures, key=lambda failure: failure.row)
+
+
+def _map_rows(
+    module: FeatureMap,
+    source: FeatureSet,
+    sides: Sequence[FeatureSet],
+    start: int,
+    stop: int,
+    out: NDArray[np.float32],
+) -> None:
     """Map rows [start, stop) into `out` [stop − start, D_out]."""
+    beside = [_whole(item, start, stop) for item in sides]
     for first, block in source.scan(rows=(start, stop)):  # stored chunks: views of the file, no copy
-        map_block(module, block, out[first - start : first - start + len(block)])
+        part = slice(first - start, first - start + len(block))
+        if beside:
+            block = np.concatenate([block, *(item[part] for item in beside)], axis=1, dtype=np.float32)
+        map_block(module, block, out[part])
+
+
+def _whole(features: FeatureSet, start: int, stop: int) -> NDArray[np.float32]:
+    """Rows [start, stop), because chunks of sets of different widths do not end together."""
+    rows = np.empty((stop - start, features.width), np.float32)
+    for first, block in features.scan(rows=(start, stop)):
+        rows[first - start : first - start + len(block)] = block
+    return rows
 
 
 def _as_float32(block: NDArray[Any]) -> torch.Tensor:

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from featstore.errors import UnknownNameError, UsageError
 
-__all__ = ["AffineConfig", "BasisConfig", "LinearConfig", "MapConfig", "MlpConfig", "map_config"]
+__all__ = ["AffineConfig", "BasisConfig", "BranchesConfig", "LinearConfig", "MapConfig", "MlpConfig", "map_config"]
 
 
 class _Config(BaseModel):
@@ -72,13 +72,33 @@ class AffineConfig(_Config):
     normalise: bool = True
 
 
-MapConfig = Annotated[LinearConfig | MlpConfig | BasisConfig | AffineConfig, Field(discriminator="name")]
+class BranchesConfig(_Config):
+    """The network of FCT: old feature and side-information on a branch each, then together; see `Branches`.
 
-_CONFIGS: dict[str, type[LinearConfig | MlpConfig | BasisConfig | AffineConfig]] = {
+    Attributes:
+        side: Width of each set of side-information, which stand behind the old feature; none for none.
+        hidden: Width of the joined layers.
+        unit: Whether the old feature and every side get L2 norm 1 first.
+        normalise: Whether outputs have L2 norm 1.
+    """
+
+    name: Literal["branches"] = "branches"
+    side: tuple[Annotated[int, Field(gt=0)], ...] = ()
+    hidden: int = Field(default=2048, gt=0)
+    unit: bool = True
+    normalise: bool = True
+
+
+MapConfig = Annotated[
+    LinearConfig | MlpConfig | BasisConfig | AffineConfig | BranchesConfig, Field(discriminator="name")
+]
+
+_CONFIGS: dict[str, type[LinearConfig | MlpConfig | BasisConfig | AffineConfig | BranchesConfig]] = {
     "linear": LinearConfig,
     "mlp": MlpConfig,
     "basis": BasisConfig,
     "affine": AffineConfig,
+    "branches": BranchesConfig,
 }
 
 

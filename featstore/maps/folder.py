@@ -26,7 +26,8 @@ from featstore.errors import (
 from featstore.maps.config import MapConfig, map_config
 from featstore.maps.modules import FeatureMap, build_map
 from featstore.runs import CARD, RunCard, read_card, write_card
-from featstore.spaces import Space
+from featstore.spaces import Space, require_same
+from featstore.store import FeatureSet
 from featstore.whole_files import write_whole
 
 __all__ = ["WEIGHTS", "LearnedMap", "load_map", "output_space", "save_map"]
@@ -55,12 +56,35 @@ class LearnedMap:
         card: The run's card.
         input_space: The space of its inputs.
         space: The space of its outputs.
+        side_spaces: The spaces of the side-information that it takes behind its inputs, in this order.
     """
 
     module: FeatureMap
     card: RunCard
     input_space: Space
     space: Space
+    side_spaces: tuple[Space, ...] = ()
+
+    def require_inputs(self, features: FeatureSet, sides: Sequence[FeatureSet]) -> None:
+        """Raise unless these sets lie in the spaces of its inputs.
+
+        Raises:
+            UsageError: more or less side-information than it takes.
+            SpaceMismatchError: a set lies in another space.
+        """
+        names = ", ".join(space.name for space in self.side_spaces)
+        if len(sides) != len(self.side_spaces):
+            raise UsageError(
+                f"the map {self.space.name} takes {len(self.side_spaces)} sets of side-information, not {len(sides)}",
+                hint=f"give in this order, with --side SET each, the features of: {names}" if names else "no --side",
+            )
+        for item, space in zip((features, *sides), (self.input_space, *self.side_spaces), strict=True):
+            require_same(
+                space,
+                item.space,
+                what=f"{item.ref} as input of the map {self.space.name}",
+                hint="give sets of the spaces it was trained on, or train a map on this one",
+            )
 
 
 def save_map(
@@ -73,6 +97,7 @@ def save_map(
     compatible_with: tuple[str, ...],
     training: dict[str, Any],
     extra_files: Sequence[str] = (),
+    side_spaces: tuple[Space, ...] = (),
 ) -> RunCard:
     """Write a trained map as a run folder, the card last.
 
@@ -85,6 +110,7 @@ def save_map(
         compatible_with: Digests of the spaces that its outputs are declared comparable with.
         training: Lineage for the card, as plain JSON.
         extra_files: Names of further files of the folder that belong to the run.
+        side_spaces: The spaces of the side-information that stands behind the inputs.
 
     Returns:
         The card, with the digest of every file.
@@ -100,8 +126,9 @@ def save_map(
         raise AlreadyExistsError(f"{folder} holds a finished run", hint="give another --out")
     if module.config != config:
         raise UsageError(f"the map was built from {module.config!r}, not from {config!r}")
-    if module.in_width != input_space.width:
-        raise AlignmentError(f"the map takes {module.in_width} inputs, its input space has {input_space.width}")
+    width = input_space.width + sum(space.width for space in side_spaces)
+    if module.in_width != width:
+        raise AlignmentError(f"the map takes {module.in_width} inputs, its input space has {width}")
     missing = [extra for extra in extra_files if Path(extra).name != extra or not (folder / extra).is_file()]
     if missing:
         raise NotFoundError(f"{', '.join(missing)} should belong to the run, but {folder} has no such file")
@@ -119,12 +146,20 @@ def save_map(
         in_width=module.in_width,
         out_width=module.out_width,
     )
-    space = output_space(module, config=config, input_space=input_space, name=name, compatible_with=compatible_with)
+    space = output_space(
+        module,
+        config=config,
+        input_space=input_space,
+        name=name,
+        compatible_with=compatible_with,
+        side_spaces=side_spaces,
+    )
     card = RunCard(
         kind="map",
         architecture=architecture.model_dump(),
         space=space,
         input_space=input_space,
+        side_spaces=side_spaces,
         files=dict.fromkeys((WEIGHTS, *extra_files), ""),
         training=training,
     )
@@ -132,13 +167,19 @@ def save_map(
 
 
 def output_space(
-    module: FeatureMap, *, config: MapConfig, input_space: Space, name: str, compatible_with: tuple[str, ...] = ()
+    module: FeatureMap,
+    *,
+    config: MapConfig,
+    input_space: Space,
+    name: str,
+    compatible_with: tuple[str, ...] = (),
+    side_spaces: tuple[Space, ...] = (),
 ) -> Space:
     """The space of a map's outputs, as `save_map` records it; the arguments mean the same."""
     return Space(
         name=name,
         width=module.out_width,
-        identity=_identity(config, _state(module), input_space),
+        identity=_identity(config, _state(module), input_space, side_spaces),
         compatible_with=compatible_with,
     )
 
@@ -164,7 +205,8 @@ def load_map(run: Path) -> LearnedMap:
     config = map_config(architecture.name, architecture.config, where=str(run / CARD))
     if card.input_space is None or WEIGHTS not in card.files:
         raise CorruptStoreError(f"{run / CARD} names no input space or no {WEIGHTS}", hint=_RETRAIN)
-    if (card.input_space.width, card.space.width) != (architecture.in_width, architecture.out_width):
+    width = card.input_space.width + sum(space.width for space in card.side_spaces)
+    if (width, card.space.width) != (architecture.in_width, architecture.out_width):
         raise CorruptStoreError(f"{run / CARD}: the widths of map and spaces differ", hint=_RETRAIN)
     try:
         state = load((run / WEIGHTS).read_bytes())
@@ -175,10 +217,10 @@ def load_map(run: Path) -> LearnedMap:
         module = build_map(config, architecture.in_width, architecture.out_width)
     if _shapes(module.state_dict()) != _shapes(state):
         raise CorruptStoreError(f"{run / WEIGHTS} does not hold the tensors of {config!r}", hint=_RETRAIN)
-    if card.space.identity != _identity(config, state, card.input_space):
+    if card.space.identity != _identity(config, state, card.input_space, card.side_spaces):
         raise CorruptStoreError(f"{run / CARD} describes the space of another map", hint=_RETRAIN)
     module.load_state_dict(state, assign=True)
-    return LearnedMap(module.eval(), card, card.input_space, card.space)
+    return LearnedMap(module.eval(), card, card.input_space, card.space, card.side_spaces)
 
 
 def _state(module: FeatureMap) -> dict[str, Tensor]:
@@ -189,8 +231,12 @@ def _shapes(state: Mapping[str, Tensor]) -> dict[str, tuple[torch.Size, torch.dt
     return {key: (tensor.shape, tensor.dtype) for key, tensor in state.items()}
 
 
-def _identity(config: MapConfig, state: Mapping[str, Tensor], input_space: Space) -> dict[str, Any]:
+def _identity(
+    config: MapConfig, state: Mapping[str, Tensor], input_space: Space, side_spaces: tuple[Space, ...]
+) -> dict[str, Any]:
+    sides = {"side": [space.digest for space in side_spaces]} if side_spaces else {}
     return {
+        **sides,
         "kind": "map",
         "map": _digest(config, state),
         "architecture": config.name,

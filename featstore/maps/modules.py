@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from featstore.errors import AlignmentError, NonFiniteError
-from featstore.maps.config import AffineConfig, BasisConfig, LinearConfig, MapConfig
+from featstore.maps.branches import Branches
+from featstore.maps.config import AffineConfig, BasisConfig, BranchesConfig, LinearConfig, MapConfig
 
 __all__ = ["FeatureMap", "RotatedParts", "UnitInput", "build_map"]
 
@@ -131,6 +132,8 @@ def _body(config: MapConfig, in_width: int, out_width: int) -> nn.Module:
         return nn.Sequential(UnitInput(), down, up)
     if isinstance(config, LinearConfig):
         return nn.Linear(in_width, out_width)
+    if isinstance(config, BranchesConfig):
+        return Branches(in_width, out_width, side=config.side, hidden=config.hidden, unit=config.unit)
     if isinstance(config, BasisConfig):
         if out_width <= config.extra:
             raise AlignmentError(f"{out_width} outputs leave nothing beside a first part of {config.extra}")

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("run", type=click.Path(path_type=Path))
 @click.argument("set_", metavar="SET")
+@click.option("--side", metavar="SET", multiple=True, help="Side-information that the map takes; repeat in its order.")
 @click.option("--as", "as_", metavar="DATASET/NAME", required=True, help="Feature set to make; the same dataset.")
 @click.option(
     "--dtype", type=click.Choice(["float16", "float32"]), default="float32", show_default=True, help="Stored type."
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 @json_option
 @store_option
 @examples("featstore apply runs/odpp cars/new --as cars/odpp")
-def apply(store: Store, run: Path, set_: str, as_: str, dtype: str, as_json: bool) -> None:
+def apply(store: Store, run: Path, set_: str, side: tuple[str, ...], as_: str, dtype: str, as_json: bool) -> None:
     """Map a cached feature set into another one.
 
     RUN is a folder that `featstore train` wrote; SET must lie in the space it was trained on. The gallery streams through
@@ -34,7 +35,7 @@ def apply(store: Store, run: Path, set_: str, as_: str, dtype: str, as_json: boo
     from featstore.maps import apply_map
 
     with progress() as listener:
-        report = apply_map(store, run, set_, as_, dtype=dtype, progress=listener)
+        report = apply_map(store, run, set_, as_, side=side, dtype=dtype, progress=listener)
     if as_json:
         print_json(asdict(report))
         return

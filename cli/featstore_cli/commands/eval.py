@@ -35,6 +35,7 @@ _REPORTED_RATES = (1e-2, 1e-3, 1e-4)
 @click.option(
     "--gallery-map", type=click.Path(path_type=Path), metavar="RUN", help="Map of the gallery: new/mapped-old."
 )
+@click.option("--side", metavar="SET", multiple=True, help="Side-information that --gallery-map takes; repeatable.")
 @click.option("--generations", is_flag=True, help="The SETs are a chain of models, oldest first.")
 @click.option("--query", metavar="SET", help="One pair only: the queries …")
 @click.option("--gallery", metavar="SET", help="… and the gallery.")
@@ -129,6 +130,7 @@ def eval_(
     reference: tuple[str, ...],
     query_map: Path | None,
     gallery_map: Path | None,
+    side: tuple[str, ...],
     generations: bool,
     query: str | None,
     gallery: str | None,
@@ -185,6 +187,7 @@ def eval_(
         generations=sets,
         query_map=query_map,
         gallery_map=gallery_map,
+        side=side,
         query=query,
         gallery=gallery,
         where=where,

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 @click.option("--images", metavar="SOURCE", help="Instead of --new: train a backbone on the images of this folder.")
 @click.option("--model", metavar="MODEL", help="That backbone: run:FOLDER, python:PKG.MODULE:FACTORY or convnet.")
 @click.option("--dataset", metavar="DATASET", help="Dataset of the images, if there is no --old; made when new.")
-@click.option("--side", metavar="SET", help="Side-information, for methods that use it.")
+@click.option("--side", "sides", metavar="SET", multiple=True, help="Side-information; several for fct only.")
 @click.option(
     "--direction",
     type=click.Choice(["new-to-old", "old-to-new"]),
@@ -68,7 +68,7 @@ def train(
     images: str | None,
     model: str | None,
     dataset: str | None,
-    side: str | None,
+    sides: tuple[str, ...],
     direction: str | None,
     folder: Path,
     where: tuple[str, ...],
@@ -89,7 +89,8 @@ def train(
     same command again resumes an interrupted run and returns at once for a finished one.
 
     Adapters (procrustes, ridge and the like) leave both models as they are and need no labels: they map new queries
-    to the old gallery, or with --direction old-to-new the gallery to the new queries.
+    to the old gallery, or with --direction old-to-new the gallery to the new queries. fct maps the gallery, with
+    side-information if there is any.
     """
     from featstore.errors import UsageError
     from featstore_training import TrainConfig
@@ -104,7 +105,7 @@ def train(
         "images": images,
         "model": model,
         "dataset": dataset,
-        "side": side,
+        "side": (sides[0] if len(sides) == 1 else sides) or None,
         "direction": direction,
         "where": where or None,
         "val_where": val_where or None,
@@ -181,7 +182,7 @@ def _fit_adapter(store: Store, folder: Path, values: dict[str, Any], *, as_json:
     if missing:
         raise UsageError(f"'{values['loss']}' maps between two models", hint=f"name both: {' '.join(missing)}")
     with progress() as listener:
-        report = fit_adapter(store, AdapterConfig(**values), folder, progress=listener)
+        report = fit_adapter(store, AdapterConfig(**_with_epochs(values)), folder, progress=listener)
     if as_json:
         print_json({**asdict(report), "folder": str(report.folder)})
         return
@@ -195,7 +196,18 @@ def _fit_adapter(store: Store, folder: Path, values: dict[str, Any], *, as_json:
     if report.direction == "new-to-old":
         out.print(f"judge it: featstore eval --old {values['old']} --new {values['new']} --query-map {folder}")
     else:
-        out.print(f"judge it: featstore eval --old {values['old']} --new {values['new']} --gallery-map {folder}")
+        given = values.get("side") or ()
+        beside = "".join(f" --side {name}" for name in ([given] if isinstance(given, str) else given))
+        out.print(
+            f"judge it: featstore eval --old {values['old']} --new {values['new']} --gallery-map {folder}{beside}"
+        )
+
+
+def _with_epochs(values: dict[str, Any]) -> dict[str, Any]:
+    """Epochs are a setting of the adapters that are trained; the others refuse it by name."""
+    epochs = {"epochs": values["epochs"]} if "epochs" in values else {}
+    rest = {name: value for name, value in values.items() if name != "epochs"}
+    return {**rest, "params": {**values.get("params", {}), **epochs}}
 
 
 def _config_values(recipe: str | None, values: dict[str, Any], dotted: dict[str, Any]) -> dict[str, Any]:

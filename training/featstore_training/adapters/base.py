@@ -7,18 +7,20 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, ClassVar
 
 from torch import Tensor
 
 from featstore.maps import FeatureMap
+from featstore.progress import SILENT, Progress
 from featstore_training.adapters.config import Direction
 from featstore_training.adapters.moments import Moments
 from featstore_training.old_rows import Column
 from featstore_training.strict import Strict
 
-__all__ = ["Adapter", "Candidate", "Choose", "Pairs"]
+__all__ = ["Adapter", "Candidate", "Choose", "Pairs", "Work"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,10 +42,10 @@ Choose = Callable[[Iterator[Candidate]], Candidate]
 
 @dataclass(frozen=True, slots=True)
 class Pairs:
-    """The same rows as two models see them, unit float32.
+    """The same rows as two models see them, float32, of norm 1 unless the method asks otherwise.
 
     Attributes:
-        x: What goes in, [N, D_x].
+        x: What goes in, side-information behind it, [N, D_x].
         y: What shall come out, [N, D_y].
     """
 
@@ -60,6 +62,25 @@ class Pairs:
         return Moments.of(self.blocks(), self.x.width, self.y.width)
 
 
+@dataclass(frozen=True, slots=True)
+class Work:
+    """Where and how a fit runs.
+
+    Attributes:
+        seed: Of whatever is drawn.
+        folder: The run folder; trained adapters keep their checkpoint there.
+        request: The run as JSON; a checkpoint of another request is never continued.
+        sides: Widths of the side-information at the end of x.
+        progress: Told of epochs.
+    """
+
+    seed: int
+    folder: Path
+    request: dict[str, Any] = field(default_factory=dict)
+    sides: tuple[int, ...] = ()
+    progress: Progress = SILENT
+
+
 class Adapter(ABC):
     """Base of every adapter, built as `cls(params)`.
 
@@ -70,6 +91,7 @@ class Adapter(ABC):
         Params: Settings model of the method.
         forms: Settings that have a name of their own, used as `--loss NAME:FORM`.
         needs: Cached columns it reads.
+        takes_side: Whether it reads side-information.
         directions: What it can map, the default first.
     """
 
@@ -84,14 +106,21 @@ class Adapter(ABC):
     def __init__(self, params: Any) -> None:
         self.params = params
 
+    takes_side: ClassVar[bool] = False
+
+    @property
+    def unit(self) -> bool:
+        """Whether pairs have norm 1."""
+        return True
+
     @abstractmethod
-    def fit(self, pairs: Pairs, choose: Choose, seed: int) -> Candidate:
+    def fit(self, pairs: Pairs, choose: Choose, work: Work) -> Candidate:
         """The map for these pairs.
 
         Args:
             pairs: What to fit.
             choose: Decides between candidates by held-out retrieval.
-            seed: Of whatever is drawn.
+            work: Seed, folder and the like.
 
         Raises:
             TrainingError: these pairs do not determine such a map.

@@ -20,6 +20,7 @@ class AdapterConfig(Strict):
         loss: Name of an adapter.
         old: Feature set of the old model.
         new: Feature set of the new model, over the same dataset.
+        side: Further feature sets of the same rows, for methods that read side-information; concatenated.
         direction: `new-to-old` maps queries and leaves the gallery, `old-to-new` maps the gallery; None takes the method's.
         where: Filters on the rows to fit on, validation rows included unless `val_where` names them.
         val_where: Filters that pick the validation rows; they are never fitted on. None given: a part of the rows.
@@ -38,6 +39,7 @@ class AdapterConfig(Strict):
     loss: str
     old: str
     new: str
+    side: tuple[str, ...] = ()
     direction: Direction | None = None
     where: tuple[str, ...] = ()
     val_where: tuple[str, ...] = ()
@@ -49,7 +51,7 @@ class AdapterConfig(Strict):
     seed: int = Field(default=0, ge=0)
     params: dict[str, Any] = Field(default_factory=dict)
 
-    @field_validator("where", "val_where", mode="before")
+    @field_validator("side", "where", "val_where", mode="before")
     @classmethod
-    def _one_filter(cls, value: object) -> object:
+    def _one_alone(cls, value: object) -> object:
         return (value,) if isinstance(value, str) else value

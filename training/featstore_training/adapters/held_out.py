@@ -6,7 +6,6 @@ Q validation rows.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -17,24 +16,9 @@ from featstore.evaluate import evaluate_arrays, metric_info
 from featstore.maps import FeatureMap, map_block
 from featstore_training.adapters.base import Candidate
 
-__all__ = ["HeldOut", "HeldOutScore"]
+__all__ = ["HeldOut"]
 
 OWN_ROW_METRIC = "mrr"
-
-
-@dataclass(frozen=True, slots=True)
-class HeldOutScore:
-    """One map's retrieval.
-
-    Attributes:
-        score: What selection maximises: queries and gallery of which one side is mapped.
-    """
-
-    score: float
-
-    def as_json(self) -> dict[str, Any]:
-        """For the log."""
-        return asdict(self)
 
 
 class HeldOut:
@@ -44,12 +28,13 @@ class HeldOut:
     training comes to the cross-test alone.
 
     Args:
-        source: What the map takes, [Q, D_in].
+        source: What the map takes, side-information behind it, [Q, D_in].
         target: What the other model makes of the same rows, [Q, D_out].
         labels: int64 [Q], −1 for none.
         maps_queries: Whether queries are mapped, or the gallery.
         by: What counts as right; None takes labels where two rows share one.
         metric: What is measured by labels.
+        width: Components of `source` that are no side-information; None for all.
     """
 
     def __init__(
@@ -61,6 +46,7 @@ class HeldOut:
         maps_queries: bool,
         by: Literal["labels", "pairs"] | None,
         metric: str,
+        width: int | None = None,
     ) -> None:
         metric_info(metric)
         labelled = labels >= 0
@@ -73,25 +59,22 @@ class HeldOut:
         self.metric = metric if self.by == "labels" else OWN_ROW_METRIC
         self._source, self._target, self._labels = source, target, labels
         self._maps_queries = maps_queries
+        self._width = width
 
-    def score(self, module: FeatureMap, bridge: object = None) -> HeldOutScore:
-        """Map and measure."""
-        del bridge
-        was_training = module.training
-        mapped = map_block(module.eval(), self._source)
-        module.train(was_training)
-        sides = (mapped, self._target) if self._maps_queries else (self._target, mapped)
-        return HeldOutScore(self._measure(*sides))
+    def score(self, module: FeatureMap) -> float:
+        """The cross-test of the upgrade with this map, which is in eval mode."""
+        mapped = map_block(module, self._source)
+        return self._measure(*((mapped, self._target) if self._maps_queries else (self._target, mapped)))
 
     def choose(self, candidates: Iterator[Candidate]) -> Candidate:
         """The one with the best score; of equal ones the first."""
-        return max(candidates, key=lambda candidate: self.score(candidate.module).score)
+        return max(candidates, key=lambda candidate: self.score(candidate.module))
 
     def as_json(self) -> dict[str, Any]:
         """What scores stand beside: each model on its own, by labels only (a row finds itself otherwise)."""
         own: dict[str, float] = {}
         if self.by == "labels":
-            source, target = (self._measure(side, side) for side in (self._source, self._target))
+            source, target = (self._measure(side, side) for side in (self._source[:, : self._width], self._target))
             own = dict(
                 zip(
                     ("new_new", "old_old") if self._maps_queries else ("old_old", "new_new"),

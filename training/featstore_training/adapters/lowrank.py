@@ -10,7 +10,7 @@ from pydantic import Field
 
 from featstore.errors import TrainingError
 from featstore_training.adapters.affine import affine_map
-from featstore_training.adapters.base import Adapter, Candidate, Choose, Pairs
+from featstore_training.adapters.base import Adapter, Candidate, Choose, Pairs, Work
 from featstore_training.adapters.ridge import RidgePath, Strengths
 from featstore_training.strict import Strict
 
@@ -43,9 +43,9 @@ class LowRank(Adapter):
     Params = LowRankParams
     params: LowRankParams
 
-    def fit(self, pairs: Pairs, choose: Choose, seed: int) -> Candidate:
+    def fit(self, pairs: Pairs, choose: Choose, work: Work) -> Candidate:
         """One pass over the pairs; of every strength one eigendecomposition for all ranks."""
-        del seed
+        del work
         limit = min(pairs.x.width, pairs.y.width)
         ranks = self.params.ranks or _ranks_below(limit)
         if max(ranks) > limit:

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from featstore.errors import TrainingError
 from featstore_training.adapters.affine import affine_map
-from featstore_training.adapters.base import Adapter, Candidate, Choose, Pairs
+from featstore_training.adapters.base import Adapter, Candidate, Choose, Pairs, Work
 from featstore_training.strict import Strict
 
 __all__ = ["Procrustes", "ProcrustesParams", "nearest_orthogonal"]
@@ -43,9 +43,9 @@ class Procrustes(Adapter):
     params: ProcrustesParams
     forms: ClassVar = {"rotation": {"rotation_only": True}, "centred": {"centre": True}}
 
-    def fit(self, pairs: Pairs, choose: Choose, seed: int) -> Candidate:
+    def fit(self, pairs: Pairs, choose: Choose, work: Work) -> Candidate:
         """One pass over the pairs, one singular value decomposition."""
-        del choose, seed
+        del choose, work
         if self.params.rotation_only and pairs.x.width != pairs.y.width:
             raise TrainingError(
                 f"from width {pairs.x.width} to {pairs.y.width} there is no determinant to ask for",

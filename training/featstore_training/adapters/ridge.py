@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from featstore_training.adapters.affine import affine_map
-from featstore_training.adapters.base import Adapter, Candidate, Choose, Pairs
+from featstore_training.adapters.base import Adapter, Candidate, Choose, Pairs, Work
 from featstore_training.adapters.moments import Moments
 from featstore_training.strict import Strict
 
@@ -41,9 +41,9 @@ class Ridge(Adapter):
     Params = RidgeParams
     params: RidgeParams
 
-    def fit(self, pairs: Pairs, choose: Choose, seed: int) -> Candidate:
+    def fit(self, pairs: Pairs, choose: Choose, work: Work) -> Candidate:
         """One pass over the pairs, one eigendecomposition for all strengths."""
-        del seed
+        del work
         path = RidgePath(pairs.moments())
 
         def candidates() -> Iterator[Candidate]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 import featstore
@@ -15,12 +16,14 @@ from featstore.maps import save_map
 from featstore.progress import SILENT, Progress
 from featstore.runs import RunCard
 from featstore.store import FeatureSet, Store
-from featstore_training.adapters.base import Adapter, Candidate, Pairs
+from featstore_training.adapters.base import Adapter, Candidate, Pairs, Work
 from featstore_training.adapters.config import AdapterConfig, Direction
 from featstore_training.adapters.held_out import HeldOut
 from featstore_training.adapters.registry import build_adapter
 from featstore_training.adapters.rows import AdapterRows, choose_adapter_rows
 from featstore_training.batches import CachedColumn
+from featstore_training.checkpoint import RESUME
+from featstore_training.joined import JoinedColumns
 from featstore_training.run_folder import finished_card, is_unfinished
 
 __all__ = ["AdapterReport", "fit_adapter"]
@@ -68,6 +71,7 @@ class _Job:
     direction: Direction
     old: FeatureSet
     new: FeatureSet
+    sides: list[FeatureSet]
     rows: AdapterRows
 
     @property
@@ -83,11 +87,12 @@ class _Job:
     @property
     def request(self) -> dict[str, Any]:
         """Config and inputs as JSON: two runs with the same request are the same run."""
-        config = self.config.model_dump(mode="json", exclude={"new", "old"})
+        config = self.config.model_dump(mode="json", exclude={"new", "old", "side"})
         config |= {"direction": self.direction, "params": self.method.params.model_dump(mode="json")}
         sets = {"new": self.new, "old": self.old}
         inputs = {name: f"{item.ref} {item.record.uuid}" for name, item in sets.items()}
-        return {"config": config, "inputs": {**inputs, "rows_and_labels": self.rows.digest()}}
+        beside = {"side": [f"{item.ref} {item.record.uuid}" for item in self.sides]} if self.sides else {}
+        return {"config": config, "inputs": {**inputs, **beside, "rows_and_labels": self.rows.digest()}}
 
 
 def fit_adapter(store: Store, config: AdapterConfig, out: Path, *, progress: Progress = SILENT) -> AdapterReport:
@@ -121,7 +126,11 @@ def fit_adapter(store: Store, config: AdapterConfig, out: Path, *, progress: Pro
     notes = _notes(job, held_out)
     for note in notes:
         progress.note(note)
-    pairs = Pairs(*(CachedColumn(side, job.rows.fitted, unit=True) for side in (job.source, job.target)))
+    unit = job.method.unit
+    source, target, *sides = (
+        CachedColumn(features, job.rows.fitted, unit=unit) for features in (job.source, job.target, *job.sides)
+    )
+    pairs = Pairs(JoinedColumns([source, *sides]) if sides else source, target)
 
     def choose(candidates: Any) -> Candidate:
         if held_out is None:
@@ -132,8 +141,9 @@ def fit_adapter(store: Store, config: AdapterConfig, out: Path, *, progress: Pro
         chosen: Candidate = held_out.choose(candidates)
         return chosen
 
-    found = job.method.fit(pairs, choose, config.seed)
-    validation = {} if held_out is None else {**held_out.as_json(), "cross_test": held_out.score(found.module).score}
+    work = Work(config.seed, out, job.request, tuple(item.width for item in job.sides), progress)
+    found = job.method.fit(pairs, choose, work)
+    validation = {} if held_out is None else {**held_out.as_json(), "cross_test": held_out.score(found.module)}
     training = {
         **job.request,
         "adapter": {"direction": job.direction, "chosen": found.settings},
@@ -152,7 +162,9 @@ def fit_adapter(store: Store, config: AdapterConfig, out: Path, *, progress: Pro
         name=out.name,
         compatible_with=(job.target.space.digest,),
         training=training,
+        side_spaces=tuple(item.space for item in job.sides),
     )
+    (out / RESUME).unlink(missing_ok=True)
     return _report(out, card, cached=False, seconds=time.perf_counter() - started)
 
 
@@ -164,20 +176,25 @@ def _prepare(store: Store, config: AdapterConfig) -> _Job:
             f"'{config.loss}' maps {' or '.join(method.directions)}, not {direction}", hint="leave --direction out"
         )
     old, new = store.features(config.old), store.features(config.new)
-    return _Job(config, method, direction, old, new, choose_adapter_rows([old, new], config))
+    if config.side and not method.takes_side:
+        raise UsageError(f"'{config.loss}' uses no side-information", hint="leave --side out")
+    sides = [store.features(name) for name in config.side]
+    return _Job(config, method, direction, old, new, sides, choose_adapter_rows([old, new, *sides], config))
 
 
 def _held_out(job: _Job) -> HeldOut | None:
     rows = job.rows.validation
     if len(rows) < 2:
         return None
+    parts = [features.gather(rows) for features in (job.source, *job.sides)]
     return HeldOut(
-        job.source.gather(rows),
+        np.concatenate(parts, axis=1, dtype=np.float32),
         job.target.gather(rows),
         job.rows.labels,
         maps_queries=job.direction == "new-to-old",
         by=job.config.select_by,
         metric=job.config.metric,
+        width=job.source.width,
     )
 
 

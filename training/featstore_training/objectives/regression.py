@@ -1,0 +1,63 @@
+"""What a map is trained by that shall reproduce the features of another model: no class, no classifier."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+from torch import Tensor
+from torch.nn import functional
+
+from featstore.maps import Branches
+from featstore_training.heads import Head
+from featstore_training.objectives.base import Batch, Current, Objective
+from featstore_training.strict import Strict
+
+__all__ = ["Regression", "RegressionParams"]
+
+
+class RegressionParams(Strict):
+    """Settings of a regression onto cached features.
+
+    Attributes:
+        error: `mse`, mean over rows and components; `cosine`, 1 − cos, mean over rows.
+    """
+
+    what: ClassVar[str] = "params of a regression"
+
+    error: Literal["mse", "cosine"] = "mse"
+
+
+class Regression(Objective):
+    """ℒ = mean (h(x) − y)², or 1 − cos(h(x), y), with y the column `target`; batch norm of h stops adapting half-way.
+
+    Args:
+        params: Settings.
+        network: h.
+        epochs: Epochs of the run.
+    """
+
+    Params = RegressionParams
+
+    def __init__(self, params: RegressionParams, network: Branches, epochs: int) -> None:
+        super().__init__()
+        self.params = params
+        self._network = (network,)  # trained elsewhere: no submodule
+        self._epochs = epochs
+
+    def freeze_after(self, epoch: int) -> None:
+        """Batch norm keeps its statistics in the second half of the run; called with the epochs that are finished."""
+        self._network[0].frozen = 2 * epoch >= self._epochs
+
+    def refresh(self, epoch: int, current: Current) -> dict[str, float]:
+        """See `freeze_after`."""
+        del current
+        self.freeze_after(epoch)
+        return {}
+
+    def loss(self, batch: Batch, head: Head) -> dict[str, Tensor]:
+        """One term, called as the error is."""
+        del head
+        target = batch.columns["target"]
+        if self.params.error == "cosine":
+            return {"cosine": (1 - functional.cosine_similarity(batch.feature, target)).mean()}
+        return {"mse": functional.mse_loss(batch.feature, target)}
