@@ -35,7 +35,10 @@ def together(store, runs, folder, size=2):
     common = os.environ | {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(size)}
     started = [
         subprocess.Popen(
-            [sys.executable, WORKER, plan], env=common | {"RANK": str(rank)}, stdout=subprocess.PIPE, text=True
+            [sys.executable, "-W", "error", WORKER, plan],
+            env=common | {"RANK": str(rank)},
+            stdout=subprocess.PIPE,
+            text=True,
         )
         for rank in range(size)
     ]

@@ -16,8 +16,8 @@ from torch.nn import functional
 
 from featstore.errors import TrainingError, sample_of
 from featstore.store import FeatureSet
-from featstore_training.inputs import Inputs
-from featstore_training.old_rows import BLOCK_ROWS, Column, HeldColumn
+from featstore_training.inputs import Inputs, Unchanging
+from featstore_training.old_rows import Column, HeldColumn
 from featstore_training.samplers import SamplerName, epoch_batches
 from featstore_training.seeds import array_generator, tensor_generator
 
@@ -27,7 +27,7 @@ __all__ = ["CachedBatch", "CachedColumn", "TrainingRows"]
 RESIDENT_BYTES = 2 * 2**30
 
 
-class CachedColumn:
+class CachedColumn(Unchanging):
     """Some rows of a feature set as float32, addressed by their position among these rows.
 
     Args:
@@ -36,16 +36,9 @@ class CachedColumn:
         unit: L2-normalise on read; for features that are compared by cosine.
         resident_bytes: Hold them in memory up to this size.
 
-    Attributes:
-        workers: 0: a gather is too short to hand it to another thread.
-        block_rows: Rows of a block.
-
     Raises:
         TrainingError: `unit` and a row has no direction, while reading.
     """
-
-    workers = 0
-    block_rows = BLOCK_ROWS
 
     def __init__(
         self, features: FeatureSet, rows: NDArray[np.int64], *, unit: bool, resident_bytes: int = RESIDENT_BYTES
@@ -71,18 +64,13 @@ class CachedColumn:
             return self._held.take(positions)
         return self._read(self._rows[positions])
 
-    def training(self, positions: NDArray[np.int64], epoch: int) -> Tensor:
-        """Rows by position, the same in every epoch."""
-        del epoch
-        return self.take(positions)
-
     def blocks(self) -> Iterator[tuple[slice, Tensor]]:
         """All rows in order: (positions, float32 [n, D])."""
         if self._held is not None:
             yield from self._held.blocks()
             return
-        for start in range(0, len(self), BLOCK_ROWS):
-            part = slice(start, min(start + BLOCK_ROWS, len(self)))
+        for start in range(0, len(self), self.block_rows):
+            part = slice(start, min(start + self.block_rows, len(self)))
             yield part, self._read(self._rows[part])
 
     def _read(self, rows: NDArray[np.int64]) -> Tensor:

@@ -13,11 +13,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from featstore_training.inputs import Unchanging
 from featstore_training.prototypes import Prototypes, class_means
 
 __all__ = ["Column", "HeldColumn", "OldRows", "class_members"]
-
-BLOCK_ROWS = 8192
 
 
 class Column(Protocol):
@@ -37,7 +36,7 @@ class Column(Protocol):
         """All rows in order, some at a time."""
 
 
-class HeldColumn:
+class HeldColumn(Unchanging):
     """A column that is a tensor [N, D]."""
 
     def __init__(self, held: Tensor) -> None:
@@ -57,8 +56,8 @@ class HeldColumn:
 
     def blocks(self) -> Iterator[tuple[slice, Tensor]]:
         """All rows in order."""
-        for start in range(0, len(self), BLOCK_ROWS):
-            part = slice(start, min(start + BLOCK_ROWS, len(self)))
+        for start in range(0, len(self), self.block_rows):
+            part = slice(start, min(start + self.block_rows, len(self)))
             yield part, self._held[part]
 
 

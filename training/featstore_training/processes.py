@@ -63,7 +63,7 @@ class Processes:
             out: Tensor = module(inputs)
             return out
         if self._divided is None:
-            self._divided = DistributedDataParallel(module, broadcast_buffers=False)
+            self._divided = DistributedDataParallel(module)
         own: Tensor = self._divided(inputs)
         return self._gathered(own, rows)
 
