@@ -58,14 +58,14 @@ def measure(folder: Path, rows: int, width: int, dtype: np.dtype, *, slow: bool)
     values = np.random.default_rng(0).standard_normal((rows, width), dtype=np.float32).astype(dtype)
     print(f"\n{rows:,} × {width} {dtype.name}: ratio to a raw memory map")
     writes = writing(folder, values)
-    engines: dict[str, Engine] = {}
-    for name, kind in ENGINES.items():
+    for kind in ENGINES.values():
         kind.write(folder, values)
-        engines[name] = kind(folder)
     del values
+    batches = [np.random.default_rng(n).integers(0, rows, BATCH) for n in range(20)]
+    cold_reads = cold(folder, batches)  # before anything maps the files: mapped pages stay in memory
+    engines: dict[str, Engine] = {name: kind(folder) for name, kind in ENGINES.items()}
     print(f"{'':22}" + "".join(f"{name:>13}" for name in engines) + f"{'reach':>8}")
 
-    batches = [np.random.default_rng(n).integers(0, rows, BATCH) for n in range(20)]
     single = np.random.default_rng(1).integers(0, rows, LOOKUPS).tolist()
     names = [f"image-{row:09d}.jpg" for row in single]
     line("full scan", engines, lambda engine: engine.scan())
@@ -85,7 +85,7 @@ def measure(folder: Path, rows: int, width: int, dtype: np.dtype, *, slow: bool)
     })  # fmt: skip
     by_id = {name: engine for name, engine in engines.items() if hasattr(engine, "by_id")}
     line("row by id", by_id, lambda engine: [engine.by_id(name) for name in names])
-    show("random rows, cold", cold(folder, batches))
+    show("random rows, cold", cold_reads)
     show("write + fsync", writes)
     print(f"{'own memory, MB':22}" + "".join(f"{memory(name, folder, batches):13.0f}" for name in engines))
 

@@ -45,6 +45,7 @@ def _report(sender: Connection, work: Callable[..., float], arguments: tuple[obj
 
 
 def _gather_cold(name: str, folder: Path, batches: list[np.ndarray]) -> float:
+    os.sync()  # pages that are not on disk yet cannot be dropped
     for path in folder.rglob("*"):
         if path.is_file():
             with path.open("rb") as stream:
