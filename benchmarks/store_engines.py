@@ -14,7 +14,7 @@ import numpy as np
 import zarr
 
 from featstore.spaces import Space
-from featstore.store import NewRows, Store, plan_shard_rows
+from featstore.store import NewRows, Store, plan_shard_rows, publisher
 
 BATCH = 1024
 OPTIONAL = {"tensorstore": "tensorstore", "lance": "pylance", "datasets": "datasets"}
@@ -271,8 +271,9 @@ def write_featstore(folder: Path, values: np.ndarray, *, ids: bool = False) -> N
     rows = plan_shard_rows(len(values), values[0].nbytes)
     job = store.plan_features(dataset, "f", Space.named("bench", values.shape[1]), values.dtype, shard_rows=rows)
     assert job is not None
-    for shard in job.pending():
-        job.publish(shard, values[slice(*job.shard_range(shard))])
+    with publisher(job) as publish:
+        for shard in job.pending():
+            publish(shard, values[slice(*job.shard_range(shard))])
     job.commit({})
     if not ids:
         shutil.rmtree(folder)

@@ -38,6 +38,7 @@ from featstore.store import (
     ZeroRows,
     parse_set,
     plan_shard_rows,
+    publisher,
 )
 
 __all__ = ["ImportReport", "import_features"]
@@ -276,7 +277,7 @@ def _fill(job: FeatureJob, matrix: Matrix, source: NDArray[np.int64], progress: 
     ranges = [job.shard_range(shard) for shard in pending]
     done = len(source) - sum(stop - start for start, stop in ranges)
     progress.start(f"importing {job.name}", len(source), "rows", done=done)
-    with _in_order_of(matrix, source) as reader:
+    with _in_order_of(matrix, source) as reader, publisher(job, progress) as publish:
         for shard, (start, stop) in zip(pending, ranges, strict=True):
             wanted = source[start - job.start : stop - job.start]
             there = wanted >= 0
@@ -285,8 +286,7 @@ def _fill(job: FeatureJob, matrix: Matrix, source: NDArray[np.int64], progress: 
                 taken, features = features, np.full((stop - start, job.width), np.nan, dtype=job.dtype)
                 features[there] = taken
             status = np.where(there, RowStatus.VALID, RowStatus.ABSENT).astype(np.uint8)
-            job.publish(shard, features, status=status)
-            progress.advance(stop - start)
+            publish(shard, features, status=status)
 
 
 @contextmanager

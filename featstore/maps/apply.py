@@ -27,6 +27,7 @@ from featstore.store import (
     common_rows,
     parse_set,
     plan_shard_rows,
+    publisher,
 )
 
 __all__ = ["ApplyReport", "apply_map", "map_block"]
@@ -185,16 +186,15 @@ def _fill(
         return
     digests = source.input_digests()
     status, failures = _outcomes([source, *sides], job.stop)
-    out = np.empty((min(job.shard_rows, rows), job.width), dtype=np.float32)
-    for shard in pending:
-        start, stop = job.shard_range(shard)
-        mapped = out[: stop - start]
-        _map_rows(module, source, sides, start, stop, mapped)
-        first, last = (bisect_left(failures, row, key=lambda failure: failure.row) for row in (start, stop))
-        job.publish(
-            shard, mapped, status=status[start:stop], digests=digests[start:stop], failures=failures[first:last]
-        )
-        progress.advance(stop - start)
+    with publisher(job, progress) as publish:
+        for shard in pending:
+            start, stop = job.shard_range(shard)
+            mapped = np.empty((stop - start, job.width), dtype=np.float32)
+            _map_rows(module, source, sides, start, stop, mapped)
+            first, last = (bisect_left(failures, row, key=lambda failure: failure.row) for row in (start, stop))
+            publish(
+                shard, mapped, status=status[start:stop], digests=digests[start:stop], failures=failures[first:last]
+            )
 
 
 @torch.inference_mode()

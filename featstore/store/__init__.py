@@ -14,6 +14,7 @@ from featstore.store.job import FeatureJob, plan_shard_rows
 from featstore.store.materialise import Fetched
 from featstore.store.names import SetRef, column_name, parse_set
 from featstore.store.policies import ZeroRows
+from featstore.store.publisher import publisher
 from featstore.store.records import RowFailure, Version
 from featstore.store.repair import RepairReport, Replaced, repair
 from featstore.store.restore import restore_marker
@@ -67,6 +68,7 @@ __all__ = [
     "parse_fractions",
     "parse_set",
     "plan_shard_rows",
+    "publisher",
     "repair",
     "restore_marker",
     "split_dataset",

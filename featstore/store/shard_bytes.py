@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 from blake3 import blake3
@@ -12,10 +11,7 @@ from numpy.typing import NDArray
 
 from featstore.store.zarr_format import encode_chunk, encode_index
 
-__all__ = ["ShardBytes", "ahead", "all_finite"]
-
-T = TypeVar("T")
-_WORTH_A_THREAD = 8 << 20  # bytes
+__all__ = ["ShardBytes", "all_finite"]
 
 
 class ShardBytes:
@@ -54,21 +50,6 @@ class ShardBytes:
         Raises:
             FloatingPointError: a valid row holds NaN or infinity, or its dtype cannot hold it; nothing more is yielded.
         """
-        size = len(self._features) * self._features.shape[1] * self._dtype.itemsize
-        made = self._make()
-        yield from ahead(made) if size >= _WORTH_A_THREAD else made
-
-    def rows(self, start: int = 0, stop: int | None = None) -> NDArray[Any]:
-        """Rows [start, stop) as they are stored."""
-        block = self._features[start:stop]
-        if block.dtype != self._dtype:
-            with np.errstate(over="ignore"):
-                block = block.astype(self._dtype)
-        if not self._all_valid:
-            block = np.where(self._valid[start:stop, None], block, self._dtype.type(np.nan))
-        return np.ascontiguousarray(block)
-
-    def _make(self) -> Iterator[bytes | memoryview]:
         self._digest = blake3()
         for start in range(0, len(self._features), self._chunk_rows):
             stop = start + self._chunk_rows
@@ -83,6 +64,16 @@ class ShardBytes:
             self._digest.update(piece)
             yield piece
 
+    def rows(self, start: int = 0, stop: int | None = None) -> NDArray[Any]:
+        """Rows [start, stop) as they are stored."""
+        block = self._features[start:stop]
+        if block.dtype != self._dtype:
+            with np.errstate(over="ignore"):
+                block = block.astype(self._dtype)
+        if not self._all_valid:
+            block = np.where(self._valid[start:stop, None], block, self._dtype.type(np.nan))
+        return np.ascontiguousarray(block)
+
 
 def all_finite(values: NDArray[Any]) -> bool:
     """Whether no value is NaN or infinite; False may also mean that the values are huge.
@@ -96,13 +87,3 @@ def all_finite(values: NDArray[Any]) -> bool:
         return bool(largest < 0x7C00 and most_negative < 0xFC00)  # the bits of +inf and −inf
     with np.errstate(over="ignore", invalid="ignore"):
         return bool(np.isfinite(np.add.reduce(flat)))
-
-
-def ahead(source: Iterator[T]) -> Iterator[T]:
-    """The items of an iterator, each made in another thread while the one before is being used."""
-    end = object()
-    with ThreadPoolExecutor(1, thread_name_prefix="featstore-shard") as pool:
-        coming = pool.submit(next, source, end)
-        while (item := coming.result()) is not end:
-            coming = pool.submit(next, source, end)
-            yield item  # type: ignore[misc]  # not `end`

@@ -129,7 +129,9 @@ def test_an_interrupted_import_goes_on_where_it_stopped(store, tmp_path, suffix,
     listener = Listener()
     report = import_features(store, path, "d/f", progress=listener)
     assert (report.rows, report.created, report.cached) == (1000, False, False)
-    assert listener.started == [("checking", 1000, 0), ("importing", 1000, 384)]  # three shards of 128 rows were done
+    checking, (task, rows, done) = listener.started
+    assert (checking, task, rows) == (("checking", 1000, 0), "importing", 1000)
+    assert done in (384, 512, 640)  # three shards of 128 rows were done, and up to two were under way
     np.testing.assert_array_equal(store.features("d/f").gather(np.arange(1000)), values)
     assert import_features(store, path, "d/f").cached
 
@@ -165,7 +167,7 @@ def test_a_killed_import_goes_on_where_it_stopped(store, tmp_path):
     assert child.exitcode == -signal.SIGKILL
     listener = Listener()
     assert import_features(store, path, "d/f", progress=listener).rows == 1000
-    assert listener.started[1] == ("importing", 1000, 384)
+    assert listener.started[1] in [("importing", 1000, done) for done in (384, 512, 640)]
     np.testing.assert_array_equal(store.features("d/f").gather(np.arange(1000)), values)
 
 
