@@ -7,8 +7,10 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file
+from torch.nn.functional import dropout
 
 from featstore.encoders import Augment, Encoder, Preprocess, load_encoder
+from featstore.encoders.architectures import ConvNet
 from featstore.errors import AlignmentError, BadInputError, TrainingError, UsageError
 from featstore.evaluate import evaluate_arrays
 from featstore.extract import ExtractRequest, extract
@@ -115,6 +117,17 @@ def test_a_resumed_run_reaches_the_same_weights(shop, tmp_path, loss):
     assert train(store, config(folder, loss=loss), tmp_path / "broken").cached
     terms = json.loads((whole.folder / "metrics.jsonl").read_text().splitlines()[0])["loss"]
     assert "classification" in terms
+
+
+def test_a_network_that_draws_for_itself_resumes_to_the_same_weights(shop, tmp_path, monkeypatch):
+    store, folder = shop
+    plain = ConvNet.forward
+    monkeypatch.setattr(ConvNet, "forward", lambda self, x: dropout(plain(self, x), 0.5, training=self.training))
+    whole = train(store, config(folder), tmp_path / "whole")
+    with pytest.raises(KeyboardInterrupt):
+        train(store, config(folder), tmp_path / "broken", progress=Listener(stop_after=1))
+    torch.rand(3)
+    assert_equal(weights(whole.folder), weights(train(store, config(folder), tmp_path / "broken").folder))
 
 
 def test_a_backbone_may_start_from_a_run_and_bridge_to_another_width(shop, tmp_path):

@@ -18,6 +18,7 @@ from featstore_training.checkpoint import TrainState
 from featstore_training.config import TrainConfig
 from featstore_training.current import CurrentFeatures
 from featstore_training.old_rows import OldRows
+from featstore_training.seeds import global_seed
 from featstore_training.selection import Validation
 from featstore_training.steps import make_batch, planned_steps
 
@@ -41,7 +42,9 @@ def fit(
     progress.start(f"train {config.loss}", config.epochs, "epochs", done=state.epoch)
     while state.epoch < config.epochs:
         started = time.perf_counter()
-        terms = train_epoch(state, rows, config)
+        # a network may draw for itself (dropout); a resumed run draws the same
+        with global_seed(config.seed, f"epoch {state.epoch} process {state.processes.rank}"):
+            terms = train_epoch(state, rows, config)
         state.epoch += 1
         if state.processes.leader:
             figures = state.objective.refresh(state.epoch, CurrentFeatures(state.module, state.bridge, rows, old))

@@ -19,7 +19,6 @@ from featstore_training.checkpoint import TrainState
 from featstore_training.config import TrainConfig
 from featstore_training.objectives import Batch
 from featstore_training.objectives.base import Mixer
-from featstore_training.seeds import global_seed
 
 __all__ = ["Step", "make_batch", "planned_steps"]
 
@@ -29,13 +28,11 @@ class Step:
     """What a step will do, before anything is read.
 
     Attributes:
-        name: Tells it from all other steps of the run.
         cached: Its rows.
         replaced: Rows whose old feature the classifier sees, bool [B]; None without mixing.
         forward: Rows that get a new feature, bool [B].
     """
 
-    name: str
     cached: CachedBatch
     replaced: Tensor | None
     forward: Tensor
@@ -54,8 +51,8 @@ def planned_steps(state: TrainState, rows: TrainingRows, config: TrainConfig) ->
         batches = rows.batches(
             config.batch, config.seed, state.epoch, sampler=config.sampler, per_class=config.per_class
         )
-        for number, cached in enumerate(batches):
-            step = _plan(f"epoch {state.epoch} step {number}", state.objective.mixer, cached)
+        for cached in batches:
+            step = _plan(state.objective.mixer, cached)
             waiting.append(step)
             own = state.processes.share(step.picked)
             yield partial(rows.inputs.training, own.numpy(), state.epoch)
@@ -64,12 +61,12 @@ def planned_steps(state: TrainState, rows: TrainingRows, config: TrainConfig) ->
         yield waiting.popleft(), inputs
 
 
-def _plan(name: str, mixer: Mixer | None, cached: CachedBatch) -> Step:
+def _plan(mixer: Mixer | None, cached: CachedBatch) -> Step:
     """Which rows of a batch get a new feature; the first draw from its generator is the mixer's."""
     replaced = mixer.choose(cached.rows, cached.generator) if mixer else None
     if mixer and mixer.skip_forward and replaced is not None:
-        return Step(name, cached, replaced, ~replaced)
-    return Step(name, cached, replaced, torch.ones(len(cached.rows), dtype=torch.bool))
+        return Step(cached, replaced, ~replaced)
+    return Step(cached, replaced, torch.ones(len(cached.rows), dtype=torch.bool))
 
 
 def make_batch(
@@ -78,13 +75,8 @@ def make_batch(
     """New features of a step's rows; with a mixer, what the classifier sees as well."""
     cached, replaced, forward = step.cached, step.replaced, step.forward
     columns = rows.columns_at(cached.rows)
-    processes = state.processes
-    with (
-        # a network may draw for itself (dropout); a resumed run shall draw the same
-        global_seed(config.seed, f"{step.name} process {processes.rank}"),
-        torch.autocast("cpu", dtype=torch.bfloat16, enabled=config.amp is not None),
-    ):
-        feature = processes.features(state.module, inputs, len(step.picked)).float()
+    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=config.amp is not None):
+        feature = state.processes.features(state.module, inputs, len(step.picked)).float()
     mixed = None
     if replaced is not None:
         new = state.bridge.mixing_side(feature)[~replaced[forward]]
