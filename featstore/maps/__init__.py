@@ -5,7 +5,15 @@ Dimension legend: `B` batch, `N` rows, `D_in` and `D_out` widths of a map's inpu
 
 from featstore.maps.apply import ApplyReport, apply_map, map_block
 from featstore.maps.branches import Branches, fold
-from featstore.maps.config import AffineConfig, BasisConfig, BranchesConfig, LinearConfig, MapConfig, MlpConfig
+from featstore.maps.config import (
+    AffineConfig,
+    BasisConfig,
+    BranchesConfig,
+    LinearConfig,
+    MapConfig,
+    MixtureConfig,
+    MlpConfig,
+)
 from featstore.maps.folder import LearnedMap, load_map, output_space, save_map
 from featstore.maps.modules import FeatureMap, RotatedParts, build_map
 
@@ -19,6 +27,7 @@ __all__ = [
     "LearnedMap",
     "LinearConfig",
     "MapConfig",
+    "MixtureConfig",
     "MlpConfig",
     "RotatedParts",
     "apply_map",

@@ -9,7 +9,16 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from featstore.errors import UnknownNameError, UsageError
 
-__all__ = ["AffineConfig", "BasisConfig", "BranchesConfig", "LinearConfig", "MapConfig", "MlpConfig", "map_config"]
+__all__ = [
+    "AffineConfig",
+    "BasisConfig",
+    "BranchesConfig",
+    "LinearConfig",
+    "MapConfig",
+    "MixtureConfig",
+    "MlpConfig",
+    "map_config",
+]
 
 
 class _Config(BaseModel):
@@ -89,16 +98,31 @@ class BranchesConfig(_Config):
     normalise: bool = True
 
 
-MapConfig = Annotated[
-    LinearConfig | MlpConfig | BasisConfig | AffineConfig | BranchesConfig, Field(discriminator="name")
-]
+class MixtureConfig(_Config):
+    """Linear maps of several regions, blended; see `Mixture`.
 
-_CONFIGS: dict[str, type[LinearConfig | MlpConfig | BasisConfig | AffineConfig | BranchesConfig]] = {
+    Attributes:
+        parts: How many.
+        sharpness: How fast the blend turns to the nearest centre.
+        normalise: Whether outputs have L2 norm 1.
+    """
+
+    name: Literal["mixture"] = "mixture"
+    parts: int = Field(gt=0)
+    sharpness: float = Field(gt=0)
+    normalise: bool = True
+
+
+AnyConfig = LinearConfig | MlpConfig | BasisConfig | AffineConfig | BranchesConfig | MixtureConfig
+MapConfig = Annotated[AnyConfig, Field(discriminator="name")]
+
+_CONFIGS: dict[str, type[AnyConfig]] = {
     "linear": LinearConfig,
     "mlp": MlpConfig,
     "basis": BasisConfig,
     "affine": AffineConfig,
     "branches": BranchesConfig,
+    "mixture": MixtureConfig,
 }
 
 

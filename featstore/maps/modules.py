@@ -11,7 +11,8 @@ from torch.nn.functional import normalize
 
 from featstore.errors import AlignmentError, NonFiniteError
 from featstore.maps.branches import Branches
-from featstore.maps.config import AffineConfig, BasisConfig, BranchesConfig, LinearConfig, MapConfig
+from featstore.maps.config import AffineConfig, BasisConfig, BranchesConfig, LinearConfig, MapConfig, MixtureConfig
+from featstore.maps.mixture import Mixture
 
 __all__ = ["FeatureMap", "RotatedParts", "UnitInput", "build_map"]
 
@@ -132,6 +133,8 @@ def _body(config: MapConfig, in_width: int, out_width: int) -> nn.Module:
         return nn.Sequential(UnitInput(), down, up)
     if isinstance(config, LinearConfig):
         return nn.Linear(in_width, out_width)
+    if isinstance(config, MixtureConfig):
+        return Mixture(in_width, out_width, config.parts, config.sharpness)
     if isinstance(config, BranchesConfig):
         return Branches(in_width, out_width, side=config.side, hidden=config.hidden, unit=config.unit)
     if isinstance(config, BasisConfig):

@@ -195,6 +195,27 @@ def test_degenerate_rows_give_a_finite_map(loss):
     assert np.isfinite(mapped(few.module, draw(width=40)[0])).all()
 
 
+def test_local_is_procrustes_of_every_region_and_with_much_of_the_whole_the_global_one():
+    """Two regions, each turned in its own way: no one rotation fits both."""
+    generator = np.random.default_rng(6)
+    x = unit(np.eye(8)[0] * np.where(np.arange(400) % 2, 2.5, -2.5)[:, None] + generator.normal(size=(400, 8)))
+    turns = [np.linalg.qr(generator.normal(size=(8, 8)))[0] for _ in range(2)]
+    y = np.where((np.arange(400) % 2)[:, None] == 1, x @ turns[0], x @ turns[1])
+    found = fitted("local", x, y, {"parts": [2], "prior": [1e-3], "sharpness": 200})
+    clear = np.abs(x[:, 0]) > 0.5
+    assert ((mapped(found.module, x) * y).sum(axis=1)[clear] > 0.99).mean() > 0.95
+    assert (mapped(fitted("procrustes", x, y).module, x) * y).sum(axis=1).mean() < 0.9
+    centres, weight = found.module.body.centres.detach().numpy(), found.module.body.weight.detach().numpy()
+    share = np.exp(200 * x @ centres.T - (200 * x @ centres.T).max(axis=1, keepdims=True))
+    share /= share.sum(axis=1, keepdims=True)
+    blended = sum(share[:, [k]] * (x @ weight[8 * k : 8 * k + 8].T) for k in range(2))
+    np.testing.assert_allclose(mapped(found.module, 3 * x), unit(blended), atol=1e-5)
+    everything = fitted("local", x, y, {"parts": [2], "prior": [1e9]})
+    np.testing.assert_allclose(mapped(everything.module, x), mapped(fitted("procrustes", x, y).module, x), atol=1e-3)
+    with pytest.raises(TrainingError, match="clusters"):
+        fitted("local", x, y, {"parts": [301]})
+
+
 def test_settings_that_cannot_be_are_refused():
     with pytest.raises(UsageError, match="did you mean strengths"):
         build_adapter("ridge", {"strenghts": [1.0]})

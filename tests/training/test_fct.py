@@ -87,10 +87,11 @@ def test_errors_by_definition_and_the_second_half_keeps_its_statistics():
     network = Branches(4, 4, side=[], hidden=8, unit=True, norm=True)
     batch = Batch(feature, torch.zeros(6, dtype=torch.int64), {"target": target})
 
-    def loss(error):
-        return sum(Regression(RegressionParams(error=error), network, 10).loss(batch, None).values())
+    def loss(error, **settings):
+        return sum(Regression(RegressionParams(error=error, **settings), network, 10).loss(batch, None).values())
 
-    assert loss("mse") == pytest.approx(float(((feature - target) ** 2).mean()))
+    assert loss("mse", unit=False) == pytest.approx(float(((feature - target) ** 2).mean()))
+    assert loss("mse") == pytest.approx(float(((feature - target) ** 2).sum() / 6))
     cosines = [float(f @ t / (f.norm() * t.norm())) for f, t in zip(feature, target, strict=True)]
     assert loss("cosine") == pytest.approx(1 - np.mean(cosines))
     objective = Regression(RegressionParams(), network, 10)

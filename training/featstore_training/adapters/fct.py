@@ -28,7 +28,8 @@ class FctParams(RegressionParams):
     """Settings of `fct`, by default the published ones.
 
     Attributes:
-        unit: Old feature, side-information and target have norm 1, and so has what is stored; off, all are as emitted.
+        unit: Old feature, side-information and target have norm 1, and so has what is stored; off, all are as emitted and
+            the squared error is a mean over components.
         hidden: Width of the joined layers.
         epochs: Passes over the rows; the last one's weights are kept.
         batch: Rows of a step.
@@ -39,7 +40,6 @@ class FctParams(RegressionParams):
 
     what: ClassVar[str] = "params of fct"
 
-    unit: bool = True
     hidden: int = Field(default=2048, gt=0)
     epochs: int = Field(default=80, ge=1)
     batch: int = Field(default=1024, ge=2)
@@ -49,7 +49,7 @@ class FctParams(RegressionParams):
 
 
 class Fct(Adapter):
-    """ℒ = mean (h(f̂ᵒ, ŝ) − f̂ⁿ)², h: D_o → 2D_o → 2D_n beside S → 2S → 2D_n, joined → 2048 → 2048 → D_n.
+    """ℒ = mean ‖h(f̂ᵒ, ŝ) − f̂ⁿ‖², h: D_o → 2D_o → 2D_n beside S → 2S → 2D_n, joined → 2048 → 2048 → D_n.
 
     Batch norm and ReLU follow every layer but the last; batch norm keeps its statistics in the second half of the run and
     is folded into the linear layers in the end, so a row's output never depends on other rows. Without
@@ -87,7 +87,7 @@ class Fct(Adapter):
             warmup=params.warmup,
             seed=work.seed,
         )
-        objective = Regression(RegressionParams(error=params.error), network, params.epochs)
+        objective = Regression(RegressionParams(error=params.error, unit=params.unit), network, params.epochs)
         # the loop trains methods with classes as well; here there are none
         no_head = build_head(CosineConfig(), 1, 1, tensor_generator(work.seed, "head"))
         bridge = make_bridge(None, pairs.y.width, pairs.y.width)

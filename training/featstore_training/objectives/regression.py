@@ -19,16 +19,20 @@ class RegressionParams(Strict):
     """Settings of a regression onto cached features.
 
     Attributes:
-        error: `mse`, mean over rows and components; `cosine`, 1 − cos, mean over rows.
+        error: `mse`, squared distance, mean over rows; `cosine`, 1 − cos, mean over rows.
+        unit: Targets have norm 1 and the squared distance is summed over components; off, it is their mean, as published
+            for features of components about 1. The mean over components of unit targets would leave gradients so small
+            that weight decay alone decides.
     """
 
     what: ClassVar[str] = "params of a regression"
 
     error: Literal["mse", "cosine"] = "mse"
+    unit: bool = True
 
 
 class Regression(Objective):
-    """ℒ = mean (h(x) − y)², or 1 − cos(h(x), y), with y the column `target`; batch norm of h stops adapting half-way.
+    """ℒ = mean ‖h(x) − y‖², or 1 − cos(h(x), y), with y the column `target`; batch norm of h stops adapting half-way.
 
     Args:
         params: Settings.
@@ -60,4 +64,5 @@ class Regression(Objective):
         target = batch.columns["target"]
         if self.params.error == "cosine":
             return {"cosine": (1 - functional.cosine_similarity(batch.feature, target)).mean()}
-        return {"mse": functional.mse_loss(batch.feature, target)}
+        squares = (batch.feature - target).square()
+        return {"mse": (squares.sum(dim=1) if self.params.unit else squares).mean()}
