@@ -17,8 +17,10 @@ from featstore.extract import ExtractRequest, extract
 from featstore.runs import read_card
 from featstore.spaces import comparable
 from featstore.store import Store
-from featstore_training import TrainConfig, train
+from featstore_training import TrainConfig, losses, train
 from featstore_training.images import ImageRows
+from featstore_training.recipes import Recipe
+from featstore_training.sweep import read_lock, sweep
 
 from .test_train import Listener, assert_equal
 
@@ -221,3 +223,32 @@ def test_images_are_read_augmented_and_kept(tmp_path):
     broken = ImageRows(source, ["bad.png"], preprocess, None, seed=0, workers=0)
     with pytest.raises(BadInputError, match=r"bad\.png cannot be trained on"):
         broken.take(np.array([0]))
+
+
+@pytest.mark.parametrize("loss", [info.name for info in losses() if info.name != "bt2"])
+def test_every_objective_trains_a_backbone(shop, tmp_path, loss):
+    store, folder = shop
+    settings = {"epochs": 1, "loss": loss}
+    if loss == "cores":  # a first generation
+        settings |= {"old": None, "dataset": "strokes", "head": {"name": "simplex", "capacity": 13}}
+    report = train(store, config(folder, **settings), tmp_path / "run")
+    assert report.folder.joinpath("encoder.safetensors").is_file()
+    assert report.validation["self_test"] > 0.15
+
+
+def test_bt2_says_that_it_needs_a_map(shop, tmp_path):
+    store, folder = shop
+    with pytest.raises(UsageError, match="head mode"):
+        train(store, config(folder, loss="bt2"), tmp_path / "run")
+
+
+def test_a_sweep_tries_settings_of_backbones(shop, tmp_path):
+    store, folder = shop
+    base = config(folder, epochs=1).model_dump(mode="json", exclude_unset=True)
+    recipe = Recipe(base=base, grid={"model.config.widths": [[8, 16], [4, 8]], "augment.angle": [0, 15]}, seeds=(0,))
+    report = sweep(store, recipe, tmp_path / "sweep")
+    assert report.runs == 4
+    lock = read_lock(tmp_path / "sweep" / "sweep.lock")
+    assert lock.settings["model"]["config"]["widths"] == report.chosen.settings["model.config.widths"]
+    assert not {"images", "dataset", "old"} & lock.settings.keys()
+    assert sweep(store, recipe, tmp_path / "sweep").cached == 4

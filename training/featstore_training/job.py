@@ -130,6 +130,11 @@ def prepare(store: Store, config: TrainConfig, progress: Progress = SILENT) -> J
     _check_old_run(config.loss, method, head, old if method.compares else None, old_run, needs)
     open_side = open_cached_side if config.images is None else open_pixel_side
     new, usable = open_side(store, config, [features for features in (old, side) if features], progress)
+    if new.unused & method.defaults.keys():
+        raise UsageError(
+            f"loss '{config.loss}' is made of the parts of a map and trains in head mode only",
+            hint="train the backbone with another loss, extract, and give the set it makes to --new",
+        )
     if unused := sorted(new.unused & {name for name, value in asked.items() if value is not None}):
         raise UsageError(f"the setting '{unused[0]}' means nothing in {new.mode} mode", hint="leave it out")
     width = _width(config, head) or new.natural_width(method, old.width if old else None, side.width if side else None)
