@@ -13,6 +13,7 @@ from featstore.maps.config import (
     MapConfig,
     MixtureConfig,
     MlpConfig,
+    ResidualConfig,
 )
 from featstore.maps.folder import LearnedMap, load_map, output_space, save_map
 from featstore.maps.modules import FeatureMap, RotatedParts, build_map
@@ -29,6 +30,7 @@ __all__ = [
     "MapConfig",
     "MixtureConfig",
     "MlpConfig",
+    "ResidualConfig",
     "RotatedParts",
     "apply_map",
     "build_map",

@@ -17,6 +17,7 @@ __all__ = [
     "MapConfig",
     "MixtureConfig",
     "MlpConfig",
+    "ResidualConfig",
     "map_config",
 ]
 
@@ -113,7 +114,20 @@ class MixtureConfig(_Config):
     normalise: bool = True
 
 
-AnyConfig = LinearConfig | MlpConfig | BasisConfig | AffineConfig | BranchesConfig | MixtureConfig
+class ResidualConfig(_Config):
+    """A linear map with a small network beside it; see `Residual`.
+
+    Attributes:
+        hidden: Width of the hidden layer.
+        normalise: Whether outputs have L2 norm 1.
+    """
+
+    name: Literal["residual"] = "residual"
+    hidden: int = Field(default=512, gt=0)
+    normalise: bool = True
+
+
+AnyConfig = LinearConfig | MlpConfig | BasisConfig | AffineConfig | BranchesConfig | MixtureConfig | ResidualConfig
 MapConfig = Annotated[AnyConfig, Field(discriminator="name")]
 
 _CONFIGS: dict[str, type[AnyConfig]] = {
@@ -123,6 +137,7 @@ _CONFIGS: dict[str, type[AnyConfig]] = {
     "affine": AffineConfig,
     "branches": BranchesConfig,
     "mixture": MixtureConfig,
+    "residual": ResidualConfig,
 }
 
 

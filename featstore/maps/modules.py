@@ -11,8 +11,17 @@ from torch.nn.functional import normalize
 
 from featstore.errors import AlignmentError, NonFiniteError
 from featstore.maps.branches import Branches
-from featstore.maps.config import AffineConfig, BasisConfig, BranchesConfig, LinearConfig, MapConfig, MixtureConfig
+from featstore.maps.config import (
+    AffineConfig,
+    BasisConfig,
+    BranchesConfig,
+    LinearConfig,
+    MapConfig,
+    MixtureConfig,
+    ResidualConfig,
+)
 from featstore.maps.mixture import Mixture
+from featstore.maps.residual import Residual
 
 __all__ = ["FeatureMap", "RotatedParts", "UnitInput", "build_map"]
 
@@ -133,6 +142,8 @@ def _body(config: MapConfig, in_width: int, out_width: int) -> nn.Module:
         return nn.Sequential(UnitInput(), down, up)
     if isinstance(config, LinearConfig):
         return nn.Linear(in_width, out_width)
+    if isinstance(config, ResidualConfig):
+        return Residual(in_width, out_width, config.hidden)
     if isinstance(config, MixtureConfig):
         return Mixture(in_width, out_width, config.parts, config.sharpness)
     if isinstance(config, BranchesConfig):

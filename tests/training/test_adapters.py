@@ -216,6 +216,25 @@ def test_local_is_procrustes_of_every_region_and_with_much_of_the_whole_the_glob
         fitted("local", x, y, {"parts": [301]})
 
 
+def test_mlp_begins_at_procrustes_and_says_what_held_out_rows_kept(tmp_path):
+    generator = np.random.default_rng(9)
+    x = unit(generator.normal(size=(600, 6)))
+    y = unit(np.tanh(4 * x @ generator.normal(size=(6, 6))))  # bent: no rotation fits
+    held_out = HeldOut(x[-100:], y[-100:], np.full(100, -1), maps_queries=True, by=None, metric="map")
+    pairs = Pairs(*(HeldColumn(torch.from_numpy(side[:-100]).float()) for side in (x, y)))
+
+    def fit(name, **params):
+        return build_adapter("mlp", {"hidden": 64, **params}).fit(pairs, held_out.choose, Work(0, tmp_path / name))
+
+    kept = fit("good", epochs=60, lr=1e-2, batch=64)
+    straight = fitted("procrustes", x, y).module
+    assert kept.settings == {"trained": True}
+    assert held_out.score(kept.module) > held_out.score(straight)
+    spoilt = fit("bad", epochs=1, lr=50.0)
+    assert spoilt.settings == {"trained": False}
+    np.testing.assert_allclose(mapped(spoilt.module, x), mapped(straight, x), atol=1e-5)
+
+
 def test_settings_that_cannot_be_are_refused():
     with pytest.raises(UsageError, match="did you mean strengths"):
         build_adapter("ridge", {"strenghts": [1.0]})

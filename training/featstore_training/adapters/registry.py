@@ -10,6 +10,7 @@ from featstore_training.adapters.base import Adapter
 from featstore_training.adapters.fct import Fct
 from featstore_training.adapters.local import Local
 from featstore_training.adapters.lowrank import LowRank
+from featstore_training.adapters.mlp import Mlp
 from featstore_training.adapters.procrustes import Procrustes
 from featstore_training.adapters.ridge import Ridge
 from featstore_training.objectives import LossInfo, losses
@@ -17,7 +18,7 @@ from featstore_training.objectives.registry import method_info
 
 __all__ = ["ADAPTERS", "adapter_infos", "build_adapter", "is_adapter"]
 
-ADAPTERS: dict[str, type[Adapter]] = {cls.name: cls for cls in (Procrustes, Ridge, LowRank, Local, Fct)}
+ADAPTERS: dict[str, type[Adapter]] = {cls.name: cls for cls in (Procrustes, Ridge, LowRank, Local, Mlp, Fct)}
 
 
 def is_adapter(loss: str) -> bool:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from typing import ClassVar, Literal
 
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from featstore.maps import Branches
@@ -19,10 +20,9 @@ class RegressionParams(Strict):
     """Settings of a regression onto cached features.
 
     Attributes:
-        error: `mse`, squared distance, mean over rows; `cosine`, 1 − cos, mean over rows.
-        unit: Targets have norm 1 and the squared distance is summed over components; off, it is their mean, as published
-            for features of components about 1. The mean over components of unit targets would leave gradients so small
-            that weight decay alone decides.
+        error: `mse`, mean over rows and components; `cosine`, 1 − cos, mean over rows.
+        unit: Targets have norm 1; for the squared error they are multiplied by √D, since networks begin with outputs of
+            components of about 1 and take long to shrink them.
     """
 
     what: ClassVar[str] = "params of a regression"
@@ -32,7 +32,7 @@ class RegressionParams(Strict):
 
 
 class Regression(Objective):
-    """ℒ = mean ‖h(x) − y‖², or 1 − cos(h(x), y), with y the column `target`; batch norm of h stops adapting half-way.
+    """ℒ = mean (h(x) − y)², or 1 − cos(h(x), y), with y the column `target`; batch norm of h stops adapting half-way.
 
     Args:
         params: Settings.
@@ -42,7 +42,7 @@ class Regression(Objective):
 
     Params = RegressionParams
 
-    def __init__(self, params: RegressionParams, network: Branches, epochs: int) -> None:
+    def __init__(self, params: RegressionParams, network: nn.Module, epochs: int) -> None:
         super().__init__()
         self.params = params
         self._network = (network,)  # trained elsewhere: no submodule
@@ -50,7 +50,8 @@ class Regression(Objective):
 
     def freeze_after(self, epoch: int) -> None:
         """Batch norm keeps its statistics in the second half of the run; called with the epochs that are finished."""
-        self._network[0].frozen = 2 * epoch >= self._epochs
+        if isinstance(self._network[0], Branches):
+            self._network[0].frozen = 2 * epoch >= self._epochs
 
     def refresh(self, epoch: int, current: Current) -> dict[str, float]:
         """See `freeze_after`."""
@@ -64,5 +65,8 @@ class Regression(Objective):
         target = batch.columns["target"]
         if self.params.error == "cosine":
             return {"cosine": (1 - functional.cosine_similarity(batch.feature, target)).mean()}
-        squares = (batch.feature - target).square()
-        return {"mse": (squares.sum(dim=1) if self.params.unit else squares).mean()}
+        return {
+            "mse": functional.mse_loss(
+                batch.feature, target * math.sqrt(target.shape[1]) if self.params.unit else target
+            )
+        }
