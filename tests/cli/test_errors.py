@@ -28,7 +28,7 @@ def _elsewhere(tmp_path, monkeypatch):
         (["eval", "--old", "a/b", "--metric", "mapp", "--store", "s"], 2, "did you mean map"),
         (["eval", "--old", "a/b", "--gate", "map >", "--store", "s"], 2, "for example"),
         (["eval", "--no-such-option"], 2, "--no-such-option"),
-        (["train"], 2, "--new"),
+        (["train", "--loss", "independent", "--out", "x", "--store", "s"], 2, "--new DATASET/NAME"),
         (["train", "--new", "a/b", "--out", "x", "--store", "s"], 2, "--loss"),
     ],
 )
