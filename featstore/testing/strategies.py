@@ -115,9 +115,13 @@ def columns(rows: int) -> st.SearchStrategy[Sequence[str | None] | NDArray[Any]]
 def features(rows: int, width: int, dtype: str = "float32") -> st.SearchStrategy[NDArray[Any]]:
     """A feature matrix [rows, width]: any finite numbers of the dtype, zeros and subnormals among them."""
     kind = np.dtype(dtype)
-    finite = arrays.from_dtype(kind, allow_nan=False, allow_infinity=False)
-    drawn: st.SearchStrategy[NDArray[Any]] = arrays.arrays(kind, (rows, width), elements=finite)
-    return drawn
+    bits = np.dtype(f"u{kind.itemsize}")
+    largest = int(np.finfo(kind).max.view(bits))
+    sign = 1 << (8 * kind.itemsize - 1)
+    # bit patterns, because drawing half floats as numbers throws most of what is drawn away
+    finite = st.integers(0, 2 * largest + 1).map(lambda n: n if n <= largest else (n - largest - 1) | sign)
+    drawn: st.SearchStrategy[NDArray[Any]] = arrays.arrays(bits, (rows, width), elements=finite)
+    return drawn.map(lambda values: values.view(kind))
 
 
 @st.composite
