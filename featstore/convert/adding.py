@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featstore.convert.rows_csv import read_rows
-from featstore.errors import AlignmentError, BadInputError, sample_of
+from featstore.errors import BadInputError
 from featstore.store import Categories, Column, Dataset, Store, column_name
 
 __all__ = ["AddedColumns", "add_columns"]
@@ -53,13 +53,7 @@ def add_columns(store: Store, name: str, path: Path) -> AddedColumns:
     if key is None or len(table) == 1:
         raise BadInputError(f"{path} has the columns {', '.join(table)}", hint="it needs a column 'id' and another one")
     ids = table.pop(key)[0]
-    rows = dataset.ids.rows_of(ids)
-    unknown = [text for text, row in zip(ids, rows.tolist(), strict=True) if row < 0]
-    if unknown:
-        raise AlignmentError(
-            f"{len(unknown)} ids of {path} are not in dataset {dataset.name}: {sample_of(unknown)}",
-            hint=f"`featstore show {dataset.name}` shows what its ids look like; nothing was added",
-        )
+    rows = dataset.rows_of(ids, origin=str(path), advice="nothing was added")
     if len(np.unique(rows)) != len(rows):
         raise BadInputError(f"{path} has ids that stand there twice", hint="keep one line for each id")
     columns = {column_name(header): _column(dataset, header, raw, rows) for header, (_, raw) in table.items()}

@@ -73,16 +73,8 @@ def join(
             hint="name them with --key ids=NAME or --rows FILE.csv, or say --by-position if the order is the same",
         )
     ids = [table.ids[row] for row in kept.tolist()]
-    rows = dataset.ids.rows_of(ids)
-    unknown = np.flatnonzero(rows < 0)
-    if len(unknown):
-        raise AlignmentError(
-            f"{len(unknown):,} ids of the file are not in dataset {dataset.name}: "
-            f"{sample_of(ids[n] for n in unknown[:6].tolist())}",
-            hint=f"`featstore show {dataset.name}` shows what its ids look like; or import as a new dataset",
-        )
     source = np.full(dataset.rows, -1, dtype=np.int64)
-    source[rows] = kept
+    source[dataset.rows_of(ids, origin="the file", advice="or import as a new dataset")] = kept
     return Joined(kept, source)
 
 

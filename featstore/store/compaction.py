@@ -23,10 +23,9 @@ from numpy.typing import NDArray
 from featstore.errors import ConflictError, CorruptStoreError
 from featstore.progress import SILENT, Progress
 from featstore.store.dataset import Dataset
-from featstore.store.features import FeatureSet, RowStatus, plan_key, set_key
+from featstore.store.features import FeatureSet, RowStatus, features_log, plan_key, set_key
 from featstore.store.heartbeats import Writer, place_time, writers
 from featstore.store.job import FeatureJob, chunk_rows_for, plan_shard_rows, segment_name
-from featstore.store.log import Log
 from featstore.store.names import parse_dataset
 from featstore.store.records import FeatureSetVersion, Plan, VectorSegment, fetch
 from featstore.store.rows import rewrite
@@ -158,7 +157,7 @@ def live_plans(store: Store, dataset: str, *, now: float | None = None) -> list[
     """
     found = []
     for name in store.files.names(f"features/{dataset}"):
-        newest = _log(store, dataset, name).latest()
+        newest = features_log(store.files, dataset, name).latest()
         committed = {part.name for part in newest.segments} if newest else set()
         for segment in store.files.names(f"{set_key(dataset, name)}/plans"):
             key = plan_key(dataset, name, segment)
@@ -189,7 +188,7 @@ def _survey(store: Store, dataset: Dataset, layout: int) -> list[_Rewriting]:
     """The sets that do not have the layout yet, or lie in many small shards."""
     found = []
     for name in store.feature_sets(dataset.name):
-        base = _log(store, dataset.name, name).latest()
+        base = features_log(store.files, dataset.name, name).latest()
         if base is None or (base.layout == layout and not _scattered(base)):
             continue
         # every layout between the set's and the wanted one ended with a version whose removed rows were left out
@@ -293,17 +292,16 @@ def _commit(store: Store, part: _Rewriting) -> FeatureSetVersion:
             return None  # another process has committed the same
         if newest is None or newest.uuid != base.uuid:
             raise ConflictError(f"{part.source.name} got another version meanwhile", hint="run the same command again")
-        kept = base.model_dump(exclude={"number", "parent", "uuid", "created"})
-        changed = {
-            "layout": part.layout,
-            "rows": len(part.rows),
-            "segments": segments,
-            "damaged": (),  # row numbers of an earlier layout; verify has passed what was copied
-            "provenance": {**base.provenance, "compacted from": base.number},
-        }
-        return FeatureSetVersion(**{**kept, **changed}, number=number, parent=base.number)
+        return base.successor(
+            number,
+            layout=part.layout,
+            rows=len(part.rows),
+            segments=segments,
+            damaged=(),  # row numbers of an earlier layout; verify has passed what was copied
+            provenance={**base.provenance, "compacted from": base.number},
+        )
 
-    return _log(store, part.base.dataset, part.base.name).commit(build)
+    return features_log(store.files, part.base.dataset, part.base.name).commit(build)
 
 
 def _compaction(base: FeatureSetVersion, made: FeatureSetVersion, before: SetCompaction | None = None) -> SetCompaction:
@@ -333,7 +331,3 @@ def _in_pieces(dataset: Dataset) -> bool:
     """Whether the rows lie in many small segments and overlays."""
     parts = len(dataset.record.segments) + len(dataset.record.overlays)
     return parts > _MANY_PARTS and dataset.rows < parts * _SMALL_PART_ROWS
-
-
-def _log(store: Store, dataset: str, name: str) -> Log[FeatureSetVersion]:
-    return Log(store.files, set_key(dataset, name), FeatureSetVersion)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from featstore.errors import AlignmentError, CorruptStoreError, UnknownNameError
+from featstore.errors import AlignmentError, CorruptStoreError, UnknownNameError, sample_of
 from featstore.store.arrays import read_array
 from featstore.store.columns import (
     Categories,
@@ -93,6 +93,27 @@ class Dataset:
         """The ids in row order."""
         parts = [(segment_key(self.name, s.name), s.start, s.stop) for s in self.record.segments]
         return Ids(self._files, parts, lambda: self.removed_rows)
+
+    def rows_of(self, ids: Sequence[str], *, origin: str = "", advice: str = "") -> NDArray[np.int64]:
+        """Row of each id, int64 [len(ids)]; `ids.rows_of` says −1 instead of raising.
+
+        Args:
+            ids: Ids that must be there.
+            origin: Where they come from, for the message.
+            advice: What else the hint says.
+
+        Raises:
+            AlignmentError: the dataset has no such ids (or not any more); they are listed.
+        """
+        rows = self.ids.rows_of(ids)
+        unknown = np.flatnonzero(rows < 0)
+        if len(unknown):
+            examples = sample_of(ids[n] for n in unknown[:6].tolist())
+            raise AlignmentError(
+                f"{len(unknown):,} ids{f' of {origin}' if origin else ''} are not in dataset {self.name}: {examples}",
+                hint=f"`featstore show {self.name}` shows what its ids look like{f'; {advice}' if advice else ''}",
+            )
+        return rows
 
     @cached_property
     def removed_rows(self) -> NDArray[np.int64]:

@@ -15,11 +15,12 @@ from featstore.spaces import Space
 from featstore.store.dataset import Dataset
 from featstore.store.declarations import declared_with
 from featstore.store.files import Files
+from featstore.store.log import Log
 from featstore.store.records import FeatureSetVersion, RowFailure, ShardRecord, fetch
 from featstore.store.segment import SegmentReader
 from featstore.store.shuffle import shuffled
 
-__all__ = ["FeatureSet", "RowStatus", "group_key", "plan_key", "set_key"]
+__all__ = ["FeatureSet", "RowStatus", "features_log", "group_key", "plan_key", "set_key"]
 
 
 class RowStatus:
@@ -188,14 +189,7 @@ class FeatureSet:
             AlignmentError: the dataset has no such ids; they are listed.
             IncompleteError: an id has no feature in this set.
         """
-        rows = self.dataset.ids.rows_of(ids)
-        missing = [text for text, row in zip(ids, rows.tolist(), strict=True) if row < 0]
-        if missing:
-            raise AlignmentError(
-                f"{len(missing)} ids are not in dataset {self.dataset.name}: {sample_of(missing)}",
-                hint=f"`featstore show {self.dataset.name}` shows what its ids look like",
-            )
-        return self.gather(rows)
+        return self.gather(self.dataset.rows_of(ids))
 
     def scan(self, batch: int | None = None, rows: tuple[int, int] | None = None) -> Iterator[tuple[int, NDArray[Any]]]:
         """Blocks in row order: (first row, [b, D]). Invalid rows are NaN.
@@ -268,6 +262,11 @@ class FeatureSet:
 def set_key(dataset: str, name: str) -> str:
     """Where a feature set lives."""
     return f"features/{dataset}/{name}"
+
+
+def features_log(files: Files, dataset: str, name: str) -> Log[FeatureSetVersion]:
+    """The versions of a feature set."""
+    return Log(files, set_key(dataset, name), FeatureSetVersion)
 
 
 def group_key(record: FeatureSetVersion, segment: str) -> str:

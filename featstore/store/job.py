@@ -21,14 +21,13 @@ from numpy.typing import NDArray
 from featstore.errors import AlignmentError, ConflictError, IncompleteError, NonFiniteError, sample_of
 from featstore.progress import Progress
 from featstore.spaces import Space
+from featstore.store.dataset import Dataset
 from featstore.store.digest_index import indexed_inputs, publish_index
-from featstore.store.features import RowStatus, plan_key, set_key
+from featstore.store.features import RowStatus, features_log, plan_key, set_key
 from featstore.store.files import Files
 from featstore.store.heartbeats import Writer, beat, place_time, writers
-from featstore.store.log import Log
 from featstore.store.names import is_view
 from featstore.store.records import (
-    DatasetVersion,
     FeatureSetVersion,
     IndexPointer,
     Plan,
@@ -38,6 +37,7 @@ from featstore.store.records import (
     dump,
     fetch,
 )
+from featstore.store.rows import rows_log
 from featstore.store.shard_bytes import ShardBytes
 from featstore.store.zarr_format import (
     CRC_BYTES,
@@ -256,7 +256,7 @@ class FeatureJob:
             ConflictError: the set meanwhile got other rows in the place of these.
         """
         segment = self.seal()
-        log = Log(self.files, set_key(self.plan.dataset, self.plan.name), FeatureSetVersion)
+        log = features_log(self.files, self.plan.dataset, self.plan.name)
 
         def build(newest: FeatureSetVersion | None, number: int) -> FeatureSetVersion | None:
             if newest is not None and segment in newest.segments:
@@ -317,10 +317,8 @@ class FeatureJob:
         ]
 
     def _ids(self, rows: NDArray[np.int64]) -> list[str]:
-        from featstore.store.dataset import Dataset  # only to name ids in an error
-
-        log = Log(self.files, f"datasets/{self.plan.dataset}", DatasetVersion)
-        return Dataset(self.files, log.read(self.plan.dataset_version)).ids.take(rows)
+        record = rows_log(self.files, self.plan.dataset).read(self.plan.dataset_version)
+        return Dataset(self.files, record).ids.take(rows)
 
     def _published_features(self, key: str) -> tuple[NDArray[Any], str]:
         """The features that another worker published first, and their digest."""

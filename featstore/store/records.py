@@ -6,7 +6,7 @@ import json
 import re
 import uuid
 from datetime import UTC, datetime
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, Self, TypeVar
 
 from blake3 import blake3
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -119,6 +119,11 @@ class Commit(_Record):
     def home(self) -> str:
         """Key below which its versions are."""
         raise NotImplementedError
+
+    def successor(self, number: int, **changes: Any) -> Self:
+        """The version that comes after this one: the same but for its identity and what changes."""
+        kept = self.model_dump(exclude={"number", "parent", "uuid", "created", *changes})
+        return type(self)(**kept, number=number, parent=self.number, **changes)
 
 
 class DatasetVersion(Commit):

@@ -18,9 +18,8 @@ from blake3 import blake3
 from featstore.errors import ConflictError, CorruptStoreError, FeatstoreError
 from featstore.progress import SILENT, Progress
 from featstore.store.digest_index import index_files, indexed_inputs, pointer_key
-from featstore.store.features import FeatureSet, RowStatus, group_key, plan_key, set_key
+from featstore.store.features import FeatureSet, RowStatus, features_log, group_key, plan_key, set_key
 from featstore.store.job import FeatureJob, segment_metadata, segment_name, shards_digest
-from featstore.store.log import Log
 from featstore.store.names import SetRef, parse_dataset, parse_set
 from featstore.store.records import (
     Damage,
@@ -410,8 +409,6 @@ class _Repair:
         made: list[tuple[list[Salvage], VectorSegment]],
         valid: dict[tuple[str, int], int],
     ) -> int:
-        log = Log(self._files, set_key(features.record.dataset, features.record.name), FeatureSetVersion)
-
         def build(newest: FeatureSetVersion | None, number: int) -> FeatureSetVersion:
             if newest is None or not {run[0].part for run, _ in made} <= set(newest.segments):
                 raise ConflictError(f"{features.name} changed meanwhile", hint="run the same command again")
@@ -422,19 +419,14 @@ class _Repair:
                 Damage(segment=run[0].part.name, start=segment.start, stop=segment.stop, replaced_by=segment.name)
                 for run, segment in made
             ]
-            kept = newest.model_dump(
-                exclude={"number", "parent", "uuid", "created", "segments", "damaged", "provenance"}
-            )
-            return FeatureSetVersion(
-                **kept,
-                number=number,
-                parent=newest.number,
+            return newest.successor(
+                number,
                 segments=tuple(segments),
                 damaged=(*newest.damaged, *damaged),
                 provenance={**newest.provenance, "repaired": [entry.model_dump() for entry in damaged]},
             )
 
-        return log.commit(build).number
+        return features_log(self._files, features.record.dataset, features.record.name).commit(build).number
 
 
 def _split(

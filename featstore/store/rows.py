@@ -70,7 +70,9 @@ def append(files: Files, name: str, rows: NewRows, *, provenance: dict[str, Any]
             written.append(_write_rows(files, name, rows, start=existing.rows))
         # its files do not say where it begins, so after a lost race it is listed further on
         segment = written[0].model_copy(update={"start": existing.rows, "stop": existing.rows + len(rows.ids)})
-        return _next(existing, number, provenance, rows=segment.stop, segments=(*existing.segments, segment))
+        return existing.successor(
+            number, provenance=provenance, rows=segment.stop, segments=(*existing.segments, segment)
+        )
 
     return rows_log(files, name).commit(build)
 
@@ -98,7 +100,7 @@ def overlay(
 
     def build(newest: DatasetVersion | None, number: int) -> DatasetVersion:
         existing = _same_layout(newest, dataset)
-        return _next(existing, number, provenance, overlays=(*existing.overlays, added))
+        return existing.successor(number, provenance=provenance, overlays=(*existing.overlays, added))
 
     return rows_log(files, dataset.name).commit(build)
 
@@ -112,7 +114,7 @@ def remove(files: Files, dataset: Dataset, rows: NDArray[np.int64], *, provenanc
 
     def build(newest: DatasetVersion | None, number: int) -> DatasetVersion:
         existing = _same_layout(newest, dataset)
-        return _next(existing, number, provenance, removed=(*existing.removed, added))
+        return existing.successor(number, provenance=provenance, removed=(*existing.removed, added))
 
     return rows_log(files, dataset.name).commit(build)
 
@@ -122,7 +124,7 @@ def relocate(files: Files, name: str, root: str | None, *, provenance: dict[str,
 
     def build(newest: DatasetVersion | None, number: int) -> DatasetVersion | None:
         existing = _existing(newest, name)
-        return None if existing.root == root else _next(existing, number, provenance, root=root)
+        return None if existing.root == root else existing.successor(number, provenance=provenance, root=root)
 
     return rows_log(files, name).commit(build)
 
@@ -153,7 +155,9 @@ def rewrite(files: Files, dataset: Dataset, *, provenance: dict[str, Any]) -> Da
             raise ConflictError(
                 f"dataset {dataset.name} got another version meanwhile", hint="run the same command again"
             )
-        return _next(existing, number, provenance, rows=len(live), segments=segments, overlays=(), removed=(), **layout)
+        return existing.successor(
+            number, provenance=provenance, rows=len(live), segments=segments, overlays=(), removed=(), **layout
+        )
 
     return rows_log(files, dataset.name).commit(build)
 
@@ -184,8 +188,3 @@ def _same_layout(newest: DatasetVersion | None, dataset: Dataset) -> DatasetVers
             f"the rows of dataset {dataset.name} were renumbered meanwhile", hint="run the same command again"
         )
     return existing
-
-
-def _next(newest: DatasetVersion, number: int, provenance: dict[str, Any], **changes: Any) -> DatasetVersion:
-    kept = newest.model_dump(exclude={"number", "parent", "uuid", "created", "provenance", *changes})
-    return DatasetVersion(**kept, number=number, parent=newest.number, provenance=provenance, **changes)

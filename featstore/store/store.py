@@ -16,7 +16,6 @@ from featstore.errors import (
     NotFoundError,
     UnknownNameError,
     UsageError,
-    sample_of,
 )
 from featstore.progress import SILENT, Progress
 from featstore.spaces import Space, require_same
@@ -24,7 +23,7 @@ from featstore.store.cache import cached, feature_groups, row_groups
 from featstore.store.columns import Categories
 from featstore.store.dataset import Dataset, NewRows
 from featstore.store.declarations import Declaration, append_declaration, declared_with, in_force
-from featstore.store.features import FeatureSet, set_key
+from featstore.store.features import FeatureSet, features_log
 from featstore.store.files import Files, open_files
 from featstore.store.job import FeatureJob, chunk_rows_for, segment_name
 from featstore.store.log import Log
@@ -141,7 +140,7 @@ class Store:
     def has_features(self, reference: str) -> bool:
         """Whether a feature set has a committed version."""
         ref = parse_set(reference)
-        return bool(self._features_log(ref.dataset, ref.name).numbers())
+        return bool(features_log(self.files, ref.dataset, ref.name).numbers())
 
     def dataset(self, name: str, version: int | str | None = None) -> Dataset:
         """A dataset at a version, a tag, or its newest version; `NAME@version` works too."""
@@ -158,7 +157,7 @@ class Store:
         """The feature set `DATASET/NAME[@version]`."""
         ref = parse_set(reference)
         try:
-            record = self._features_log(ref.dataset, ref.name).resolve(ref.version, what=f"feature set {ref.key}")
+            record = features_log(self.files, ref.dataset, ref.name).resolve(ref.version, what=f"feature set {ref.key}")
         except NotFoundError:
             self.dataset(ref.dataset)  # says so if that is what does not exist
             known = self.feature_sets(ref.dataset)
@@ -196,7 +195,7 @@ class Store:
     def tag(self, reference: str, name: str) -> None:
         """Let `name` stand for the version that the reference resolves to: `DATASET/NAME[@version]`."""
         features = self.features(reference)
-        self._features_log(features.record.dataset, features.record.name).tag(name, features.version)
+        features_log(self.files, features.record.dataset, features.record.name).tag(name, features.version)
 
     def declare(self, left: str, right: str, *, note: str = "", withdraw: bool = False) -> Declaration:
         """Declare vectors of two feature sets comparable, although nothing recorded says so; or take that back.
@@ -244,7 +243,7 @@ class Store:
         log: Log[DatasetVersion] | Log[FeatureSetVersion]
         if "/" in what:
             record = self.features(what).record
-            log = self._features_log(record.dataset, record.name)
+            log = features_log(self.files, record.dataset, record.name)
         else:
             log = rows_log(self.files, self.dataset(what).name)
         tags = log.tags()
@@ -263,7 +262,7 @@ class Store:
         """Keys of the versions and tags of `DATASET` or `DATASET/NAME` that are not as they were published."""
         if "/" in what:
             ref = parse_set(what)
-            return list(self._features_log(ref.dataset, ref.name).damaged())
+            return list(features_log(self.files, ref.dataset, ref.name).damaged())
         return list(rows_log(self.files, parse_dataset(what)[0]).damaged())
 
     # --- rows ------------------------------------------------------------------------------------------------------
@@ -332,14 +331,7 @@ class Store:
             AlignmentError: the dataset has no such ids (or not any more); nothing is removed then.
         """
         dataset = self.dataset(name)
-        rows = dataset.ids.rows_of(ids)
-        unknown = [text for text, row in zip(ids, rows.tolist(), strict=True) if row < 0]
-        if unknown:
-            raise AlignmentError(
-                f"{len(unknown)} ids are not in dataset {name}: {sample_of(unknown)}",
-                hint=f"`featstore show {name}` shows what its ids look like; nothing was removed",
-            )
-        rows = np.unique(rows)
+        rows = np.unique(dataset.rows_of(ids, advice="nothing was removed"))
         if len(rows):
             dataset = Dataset(self.files, remove(self.files, dataset, rows, provenance=dict(provenance or {})))
         return dataset, len(rows)
@@ -387,7 +379,7 @@ class Store:
             )
         if shard_rows < 1 or shard_rows & (shard_rows - 1):
             raise UsageError(f"a shard of {shard_rows} rows: the number must be a power of two")
-        newest = self._features_log(dataset.name, name).latest()
+        newest = features_log(self.files, dataset.name, name).latest()
         start = newest.rows if newest else 0
         if newest is not None and newest.layout != dataset.layout:
             raise ConflictError(
@@ -419,11 +411,6 @@ class Store:
             chunk_rows=chunk_rows_for(space.width * dtype.itemsize, shard_rows),
         )
         return FeatureJob.planned(self.files, plan)
-
-    # --- inside ----------------------------------------------------------------------------------------------------
-
-    def _features_log(self, dataset: str, name: str) -> Log[FeatureSetVersion]:
-        return Log(self.files, set_key(dataset, name), FeatureSetVersion)
 
 
 def _is_empty(files: Files) -> bool:
