@@ -17,8 +17,10 @@ from featstore.maps.config import (
 )
 from featstore.maps.folder import LearnedMap, load_map, output_space, save_map
 from featstore.maps.modules import FeatureMap, RotatedParts, build_map
+from featstore.maps.uncertainty import UNCERTAINTY, uncertainty_name, uncertainty_set
 
 __all__ = [
+    "UNCERTAINTY",
     "AffineConfig",
     "ApplyReport",
     "BasisConfig",
@@ -39,4 +41,6 @@ __all__ = [
     "map_block",
     "output_space",
     "save_map",
+    "uncertainty_name",
+    "uncertainty_set",
 ]

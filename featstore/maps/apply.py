@@ -16,6 +16,7 @@ from numpy.typing import DTypeLike, NDArray
 from featstore.errors import AlreadyExistsError, UnknownNameError, UsageError
 from featstore.maps.folder import LearnedMap, load_map
 from featstore.maps.modules import FeatureMap
+from featstore.maps.uncertainty import uncertainty_name, uncertainty_run
 from featstore.progress import SILENT, Progress
 from featstore.store import (
     FeatureJob,
@@ -47,6 +48,7 @@ class ApplyReport:
         invalid: Rows that have none, because the source has none.
         seconds: Wall time.
         cached: Whether there was nothing to do.
+        uncertainty: Reference of the set that holds each row's uncertainty; None for a map that knows none.
     """
 
     set: str
@@ -55,6 +57,7 @@ class ApplyReport:
     invalid: int
     seconds: float
     cached: bool
+    uncertainty: str | None = None
 
 
 def apply_map(
@@ -71,7 +74,8 @@ def apply_map(
 
     A row needs a feature in the source and in every side. Rows without one keep their status and their entry in the failure
     ledger; input digests are carried over. A target that was made from an older version of the source gets the rows it
-    lacks; the same command after a crash does the shards that are pending.
+    lacks; the same command after a crash does the shards that are pending. Where the map knows its uncertainty, that is stored
+    beside it as `NAME.uncertainty`, see `uncertainty_set`.
 
     Args:
         store: The store.
@@ -124,6 +128,10 @@ def apply_map(
     made = store.features(target.key)
     if dtype is not None and made.dtype != chosen:
         progress.note(f"{made.ref} was begun as {made.dtype.name} and stays so")
+    uncertainty = uncertainty_run(run)
+    doubt = (
+        apply_map(store, uncertainty, made.ref, uncertainty_name(made.name), progress=progress) if uncertainty else None
+    )
     valid = len(made.valid_rows())
     return ApplyReport(
         set=made.ref,
@@ -131,7 +139,8 @@ def apply_map(
         rows=valid,
         invalid=made.rows - valid,
         seconds=time.monotonic() - began,
-        cached=job is None,
+        cached=job is None and (doubt is None or doubt.cached),
+        uncertainty=doubt.set if doubt else None,
     )
 
 

@@ -1,13 +1,13 @@
-"""The classifier that an old model was trained with, read from its run folder and frozen.
+"""The classifier that a model was trained with, read from its run folder and frozen: the old one, or FastFill's new one.
 
-B batch, C_o old classes, D_o old width.
+B batch, C_o classes of that run, D_o its width.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from pydantic import TypeAdapter
@@ -65,21 +65,25 @@ class OldRun:
         return OldHead(self.head, torch.tensor([place.get(name, -1) for name in class_names]))
 
 
-def read_old_run(folder: Path, space: Space) -> OldRun:
-    """What a run folder says about the model that made an old set.
+def read_old_run(folder: Path, space: Space, role: Literal["old", "new"] = "old") -> OldRun:
+    """What a run folder says about the model that made a set.
 
     Args:
         folder: The run folder.
-        space: Of the old set; the run must have made it.
+        space: Of the set; the run must have made it.
+        role: Which set that is.
 
     Raises:
         NotFoundError, CorruptStoreError: no run folder, or its files are not what its card lists.
-        SpaceMismatchError: another model made the old set.
+        SpaceMismatchError: another model made the set.
         UsageError: the run stores no classifier.
     """
     card = read_card(folder)
     require_same(
-        card.space, space, what=f"the run in {folder} as the old model", hint="give the run whose features --old names"
+        card.space,
+        space,
+        what=f"the run in {folder} as the {role} model",
+        hint=f"give the run whose features --{role} names",
     )
     described = card.training.get("head")
     if CLASSIFIER not in card.files or not described:
@@ -97,7 +101,7 @@ def read_old_run(folder: Path, space: Space) -> OldRun:
             hint="copy the run folder again",
         ) from error
     if any(not bool(weight.isfinite().all()) for weight in head.state_dict().values()):
-        raise TrainingError(f"{folder / CLASSIFIER} holds NaN or infinity", hint="train the old model again")
+        raise TrainingError(f"{folder / CLASSIFIER} holds NaN or infinity", hint=f"train the {role} model again")
     head.requires_grad_(requires_grad=False)
     itself = {"name": card.space.name, "space": card.space.digest, "loss": card.training["config"]["loss"]}
     lineage = (*card.training["lineage"], itself)

@@ -7,6 +7,7 @@ from typing import Any
 
 from featstore.encoders.uris import ENCODER_FILE
 from featstore.errors import AlreadyExistsError
+from featstore.maps import UNCERTAINTY
 from featstore.maps.folder import WEIGHTS
 from featstore.nested import flatten
 from featstore.runs import CARD, RunCard, read_card
@@ -17,7 +18,7 @@ from featstore_training.old_head import CLASSIFIER
 __all__ = ["finished_card", "is_unfinished"]
 
 BRIDGE = "bridge"
-OURS = {CARD, RESUME, METRICS, CLASSIFIER, BRIDGE, WEIGHTS, ENCODER_FILE}
+OURS = {CARD, RESUME, METRICS, CLASSIFIER, BRIDGE, UNCERTAINTY, WEIGHTS, ENCODER_FILE}
 
 
 def finished_card(folder: Path, request: dict[str, Any]) -> RunCard | None:

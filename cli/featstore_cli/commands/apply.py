@@ -43,5 +43,7 @@ def apply(store: Store, run: Path, set_: str, side: tuple[str, ...], as_: str, d
     out.print(
         f"[bold]{report.set}[/]  {amount(report.rows, 'rows')} from {report.source}  ({'cached' if report.cached else rate})"
     )
+    if report.uncertainty:
+        out.print(f"[bold]{report.uncertainty}[/]  how uncertain each row is: backfill the greatest first")
     if report.invalid:
         out.print(f"{amount(report.invalid, 'rows')} have no feature, as in {report.source}")

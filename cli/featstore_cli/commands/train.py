@@ -42,6 +42,12 @@ if TYPE_CHECKING:
 @click.option(
     "--old-run", metavar="RUN", type=click.Path(path_type=Path), help="Run that made the old set: classifier, lineage."
 )
+@click.option(
+    "--new-run",
+    metavar="RUN",
+    type=click.Path(path_type=Path),
+    help="Run that made the new set: fastfill's classifier.",
+)
 @click.option("--epochs", type=click.IntRange(1), help="Passes over the training rows.")
 @click.option("--seed", type=int, help="Initialisation, order and validation rows; default: 0.")
 @click.option(
@@ -76,6 +82,7 @@ def train(
     width: int | None,
     bridge: str | None,
     old_run: Path | None,
+    new_run: Path | None,
     epochs: int | None,
     seed: int | None,
     settings: tuple[str, ...],
@@ -90,7 +97,8 @@ def train(
 
     Adapters (procrustes, ridge and the like) leave both models as they are and need no labels: they map new queries
     to the old gallery, or with --direction old-to-new the gallery to the new queries. fct maps the gallery, with
-    side-information if there is any.
+    side-information if there is any; fastfill does so too, with labels and the new classifier, and tells which rows
+    to backfill first.
     """
     from featstore.errors import UsageError
     from featstore_training import TrainConfig
@@ -112,6 +120,7 @@ def train(
         "width": width,
         "bridge": bridge,
         "old_run": old_run,
+        "new_run": new_run,
         "epochs": epochs,
         "seed": seed,
     }

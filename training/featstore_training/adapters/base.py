@@ -17,10 +17,11 @@ from featstore.maps import FeatureMap
 from featstore.progress import SILENT, Progress
 from featstore_training.adapters.config import Direction
 from featstore_training.adapters.moments import Moments
+from featstore_training.heads import Head
 from featstore_training.old_rows import Column
 from featstore_training.strict import Strict
 
-__all__ = ["Adapter", "Candidate", "Choose", "Pairs", "Work"]
+__all__ = ["Adapter", "Candidate", "Choose", "Classes", "Pairs", "Work"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,14 +31,31 @@ class Candidate:
     Attributes:
         settings: What tells it from the others, as JSON.
         module: The map, in eval mode.
+        uncertainty: From what the map puts out to how uncertain it is of a row; None for a map that does not know.
     """
 
     settings: dict[str, Any]
     module: FeatureMap
+    uncertainty: FeatureMap | None = None
 
 
 Choose = Callable[[Iterator[Candidate]], Candidate]
 """Picks the candidate with the best held-out retrieval; of equal ones the first."""
+
+
+@dataclass(frozen=True, slots=True)
+class Classes:
+    """The classes of some rows.
+
+    Attributes:
+        label: Class codes 0 … C−1, int64 [N]; −1 for a row without a class, or with one that the classifier does not know.
+        count: C.
+        head: The new model's classifier, frozen, whose columns the codes are; None if the run that has it was not named.
+    """
+
+    label: Tensor
+    count: int
+    head: Head | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,10 +65,12 @@ class Pairs:
     Attributes:
         x: What goes in, side-information behind it, [N, D_x].
         y: What shall come out, [N, D_y].
+        classes: Of the rows, for methods that need labels.
     """
 
     x: Column
     y: Column
+    classes: Classes | None = None
 
     def blocks(self) -> Iterator[tuple[Tensor, Tensor]]:
         """All pairs, some at a time."""
@@ -60,6 +80,12 @@ class Pairs:
     def moments(self) -> Moments:
         """Their sums; one pass."""
         return Moments.of(self.blocks(), self.x.width, self.y.width)
+
+    def required_classes(self) -> Classes:
+        """The classes, for methods that list `label` in `needs`."""
+        if self.classes is None:
+            raise LookupError("this adapter must list 'label' in `needs`")
+        return self.classes
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +116,7 @@ class Adapter(ABC):
         paper: Where it comes from.
         Params: Settings model of the method.
         forms: Settings that have a name of their own, used as `--loss NAME:FORM`.
-        needs: Cached columns it reads.
+        needs: Cached columns it reads; with `new_classifier` the run that made the new set must be named.
         takes_side: Whether it reads side-information.
         directions: What it can map, the default first.
     """

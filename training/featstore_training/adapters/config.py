@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from pydantic import Field, field_validator
@@ -20,6 +21,7 @@ class AdapterConfig(Strict):
         loss: Name of an adapter.
         old: Feature set of the old model.
         new: Feature set of the new model, over the same dataset.
+        new_run: Run folder that made the new set, for methods that read the new model's classifier.
         side: Further feature sets of the same rows, for methods that read side-information; concatenated.
         direction: `new-to-old` maps queries and leaves the gallery, `old-to-new` maps the gallery; None takes the method's.
         where: Filters on the rows to fit on, validation rows included unless `val_where` names them.
@@ -39,6 +41,7 @@ class AdapterConfig(Strict):
     loss: str
     old: str
     new: str
+    new_run: Path | None = None
     side: tuple[str, ...] = ()
     direction: Direction | None = None
     where: tuple[str, ...] = ()

@@ -6,12 +6,12 @@ from typing import ClassVar
 
 from pydantic import Field
 
-from featstore.maps import Branches, BranchesConfig, build_map, fold
+from featstore.maps import Branches, BranchesConfig, FeatureMap, build_map, fold
 from featstore_training.adapters.base import Adapter, Candidate, Choose, Pairs, Work
 from featstore_training.adapters.trained import TrainedParams, train_onto
 from featstore_training.seeds import global_seed
 
-__all__ = ["Fct", "FctParams"]
+__all__ = ["Fct", "FctParams", "branches", "branches_config", "folded"]
 
 
 class FctParams(TrainedParams):
@@ -51,17 +51,27 @@ class Fct(Adapter):
     def fit(self, pairs: Pairs, choose: Choose, work: Work) -> Candidate:
         """Train, or go on where a checkpoint stands; a line in `metrics.jsonl` and a checkpoint after every epoch."""
         del choose
-        params = self.params
-        made_of = BranchesConfig(side=work.sides, hidden=params.hidden, unit=params.unit, normalise=params.unit)
+        made_of = branches_config(self.params, work.sides)
         with global_seed(work.seed, "map"):
-            network = _network(made_of, pairs, norm=True)
-        train_onto(network, params, pairs, work)
-        plain = _network(made_of, pairs)
-        fold(network, plain)
-        module = build_map(made_of, pairs.x.width, pairs.y.width)
-        module.body = plain
-        return Candidate({}, module.eval())
+            network = branches(made_of, pairs, norm=True)
+        train_onto(network, self.params, pairs, work)
+        return Candidate({}, folded(network, made_of, pairs))
 
 
-def _network(config: BranchesConfig, pairs: Pairs, *, norm: bool = False) -> Branches:
+def branches_config(params: FctParams, sides: tuple[int, ...], *, normalise: bool = True) -> BranchesConfig:
+    """What the network is made of; outputs have norm 1 if `normalise` and targets have."""
+    return BranchesConfig(side=sides, hidden=params.hidden, unit=params.unit, normalise=normalise and params.unit)
+
+
+def branches(config: BranchesConfig, pairs: Pairs, *, norm: bool = False) -> Branches:
+    """A fresh network from x to y; `norm` for training."""
     return Branches(pairs.x.width, pairs.y.width, side=config.side, hidden=config.hidden, unit=config.unit, norm=norm)
+
+
+def folded(network: Branches, config: BranchesConfig, pairs: Pairs) -> FeatureMap:
+    """The map of a trained network, batch norm folded into its linear layers."""
+    plain = branches(config, pairs)
+    fold(network, plain)
+    module = build_map(config, pairs.x.width, pairs.y.width)
+    module.body = plain
+    return module.eval()

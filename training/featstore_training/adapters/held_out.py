@@ -66,6 +66,12 @@ class HeldOut:
         mapped = map_block(module, self._source)
         return self._measure(*((mapped, self._target) if self._maps_queries else (self._target, mapped)))
 
+    def doubt(self, module: FeatureMap, uncertainty: FeatureMap) -> float:
+        """Rank correlation (Spearman) of a map's uncertainty with its true error, 1 − cos to the other model's feature."""
+        mapped = map_block(module, self._source)
+        unit, truth = (rows / np.linalg.norm(rows, axis=1, keepdims=True) for rows in (mapped, self._target))
+        return _rank_correlation(map_block(uncertainty, mapped)[:, 0], 1 - (unit * truth).sum(axis=1))
+
     def choose(self, candidates: Iterator[Candidate]) -> Candidate:
         """The one with the best score; of equal ones the first."""
         return max(candidates, key=lambda candidate: self.score(candidate.module))
@@ -96,3 +102,11 @@ class HeldOut:
             metrics=(self.metric,),
         )
         return found.mean(self.metric)
+
+
+def _rank_correlation(left: NDArray[np.floating[Any]], right: NDArray[np.floating[Any]]) -> float:
+    """Spearman's; 0 where one side is constant. Equal values take the order of the rows: of measured numbers few are."""
+    ranks = [np.argsort(np.argsort(side, kind="stable"), kind="stable") for side in (left, right)]
+    if np.ptp(left) == 0 or np.ptp(right) == 0:
+        return 0.0
+    return float(np.corrcoef(ranks[0], ranks[1])[0, 1])

@@ -7,6 +7,7 @@ from typing import Any
 
 from featstore.errors import UnknownNameError, UsageError
 from featstore_training.adapters.base import Adapter
+from featstore_training.adapters.fastfill import Fastfill
 from featstore_training.adapters.fct import Fct
 from featstore_training.adapters.local import Local
 from featstore_training.adapters.lowrank import LowRank
@@ -18,7 +19,7 @@ from featstore_training.objectives.registry import method_info
 
 __all__ = ["ADAPTERS", "adapter_infos", "build_adapter", "is_adapter"]
 
-ADAPTERS: dict[str, type[Adapter]] = {cls.name: cls for cls in (Procrustes, Ridge, LowRank, Local, Mlp, Fct)}
+ADAPTERS: dict[str, type[Adapter]] = {cls.name: cls for cls in (Procrustes, Ridge, LowRank, Local, Mlp, Fct, Fastfill)}
 
 
 def is_adapter(loss: str) -> bool:

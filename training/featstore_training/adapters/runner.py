@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 import torch
 
 import featstore
 from featstore.errors import UsageError
-from featstore.maps import save_map
+from featstore.maps import UNCERTAINTY, FeatureMap, MapConfig, output_space, save_map
 from featstore.progress import SILENT, Progress
 from featstore.runs import RunCard
+from featstore.spaces import Space
 from featstore.store import FeatureSet, Store
-from featstore_training.adapters.base import Adapter, Candidate, Pairs, Work
+from featstore_training.adapters.base import Adapter, Candidate, Classes, Pairs, Work
+from featstore_training.adapters.classes import classes_of, open_new_run
 from featstore_training.adapters.config import AdapterConfig, Direction
 from featstore_training.adapters.held_out import HeldOut
 from featstore_training.adapters.registry import build_adapter
@@ -24,6 +27,7 @@ from featstore_training.adapters.rows import AdapterRows, choose_adapter_rows
 from featstore_training.batches import CachedColumn
 from featstore_training.checkpoint import RESUME
 from featstore_training.joined import JoinedColumns
+from featstore_training.old_head import OldRun
 from featstore_training.run_folder import finished_card, is_unfinished
 
 __all__ = ["AdapterReport", "fit_adapter"]
@@ -43,7 +47,8 @@ class AdapterReport:
         validation_rows: Rows held out.
         missing: Rows left out because a set has no feature for them.
         chosen: Settings that held-out retrieval decided.
-        validation: `cross_test` of the mapped rows, and by labels `old_old` and `new_new`; empty without validation rows.
+        validation: `cross_test` of the mapped rows, and by labels `old_old` and `new_new`; of a map with uncertainty its
+            rank correlation with the true error, `uncertainty_correlation`; empty without validation rows.
         selected_by: What counted as right in that: `labels` or `pairs`; None without validation rows.
         notes: What the user was told on the way.
     """
@@ -62,6 +67,16 @@ class AdapterReport:
     notes: list[str]
 
 
+class _Placed(TypedDict):
+    """What a map is made of and between which spaces it stands."""
+
+    config: MapConfig
+    input_space: Space
+    name: str
+    compatible_with: tuple[str, ...]
+    side_spaces: tuple[Space, ...]
+
+
 @dataclass(frozen=True, slots=True)
 class _Job:
     """Everything that is fixed before anything is computed."""
@@ -73,6 +88,7 @@ class _Job:
     new: FeatureSet
     sides: list[FeatureSet]
     rows: AdapterRows
+    new_run: OldRun | None
 
     @property
     def source(self) -> FeatureSet:
@@ -87,11 +103,15 @@ class _Job:
     @property
     def request(self) -> dict[str, Any]:
         """Config and inputs as JSON: two runs with the same request are the same run."""
-        config = self.config.model_dump(mode="json", exclude={"new", "old", "side"})
+        config = self.config.model_dump(mode="json", exclude={"new", "old", "side", "new_run"})
         config |= {"direction": self.direction, "params": self.method.params.model_dump(mode="json")}
         sets = {"new": self.new, "old": self.old}
         inputs = {name: f"{item.ref} {item.record.uuid}" for name, item in sets.items()}
-        beside = {"side": [f"{item.ref} {item.record.uuid}" for item in self.sides]} if self.sides else {}
+        beside: dict[str, Any] = {}
+        if self.sides:
+            beside["side"] = [f"{item.ref} {item.record.uuid}" for item in self.sides]
+        if self.new_run:
+            beside["new_classifier"] = self.new_run.digest
         return {"config": config, "inputs": {**inputs, **beside, "rows_and_labels": self.rows.digest()}}
 
 
@@ -123,14 +143,15 @@ def fit_adapter(store: Store, config: AdapterConfig, out: Path, *, progress: Pro
         return _report(out, card, cached=True, seconds=time.perf_counter() - started)
     is_unfinished(out, job.request)  # refuses a folder that holds something else
     held_out = _held_out(job)
-    notes = _notes(job, held_out)
+    classes = classes_of(job.rows.fitted, job.old.dataset.labels, job.new_run) if "label" in job.method.needs else None
+    notes = _notes(job, held_out, classes)
     for note in notes:
         progress.note(note)
     unit = job.method.unit
     source, target, *sides = (
         CachedColumn(features, job.rows.fitted, unit=unit) for features in (job.source, job.target, *job.sides)
     )
-    pairs = Pairs(JoinedColumns([source, *sides]) if sides else source, target)
+    pairs = Pairs(JoinedColumns([source, *sides]) if sides else source, target, classes)
 
     def choose(candidates: Any) -> Candidate:
         if held_out is None:
@@ -144,6 +165,8 @@ def fit_adapter(store: Store, config: AdapterConfig, out: Path, *, progress: Pro
     work = Work(config.seed, out, job.request, tuple(item.width for item in job.sides), progress)
     found = job.method.fit(pairs, choose, work)
     validation = {} if held_out is None else {**held_out.as_json(), "cross_test": held_out.score(found.module)}
+    if held_out and found.uncertainty:
+        validation["uncertainty_correlation"] = held_out.doubt(found.module, found.uncertainty)
     training = {
         **job.request,
         "adapter": {"direction": job.direction, "chosen": found.settings},
@@ -154,18 +177,32 @@ def fit_adapter(store: Store, config: AdapterConfig, out: Path, *, progress: Pro
         "seconds": round(time.perf_counter() - started, 3),
         "versions": {"featstore": featstore.__version__, "torch": torch.__version__},
     }
-    card = save_map(
-        out,
-        found.module,
-        config=found.module.config,
-        input_space=job.source.space,
-        name=out.name,
-        compatible_with=(job.target.space.digest,),
-        training=training,
-        side_spaces=tuple(item.space for item in job.sides),
-    )
+    placed: _Placed = {
+        "config": found.module.config,
+        "input_space": job.source.space,
+        "name": out.name,
+        "compatible_with": (job.target.space.digest,),
+        "side_spaces": tuple(item.space for item in job.sides),
+    }
+    if found.uncertainty:
+        _save_uncertainty(out, found.uncertainty, output_space(found.module, **placed), job.request)
+    card = save_map(out, found.module, training=training, **placed)
     (out / RESUME).unlink(missing_ok=True)
     return _report(out, card, cached=False, seconds=time.perf_counter() - started)
+
+
+def _save_uncertainty(out: Path, module: FeatureMap, space: Space, request: dict[str, Any]) -> None:
+    """The way from the map's outputs to their uncertainty, as a run folder inside the run's."""
+    shutil.rmtree(out / UNCERTAINTY, ignore_errors=True)  # a crash may have left one
+    save_map(
+        out / UNCERTAINTY,
+        module,
+        config=module.config,
+        input_space=space,
+        name=f"{out.name}.{UNCERTAINTY}",
+        compatible_with=(),
+        training={"inputs": request["inputs"]},
+    )
 
 
 def _prepare(store: Store, config: AdapterConfig) -> _Job:
@@ -179,7 +216,8 @@ def _prepare(store: Store, config: AdapterConfig) -> _Job:
     if config.side and not method.takes_side:
         raise UsageError(f"'{config.loss}' uses no side-information", hint="leave --side out")
     sides = [store.features(name) for name in config.side]
-    return _Job(config, method, direction, old, new, sides, choose_adapter_rows([old, new, *sides], config))
+    new_run = open_new_run(method, config, new)
+    return _Job(config, method, direction, old, new, sides, choose_adapter_rows([old, new, *sides], config), new_run)
 
 
 def _held_out(job: _Job) -> HeldOut | None:
@@ -198,8 +236,10 @@ def _held_out(job: _Job) -> HeldOut | None:
     )
 
 
-def _notes(job: _Job, held_out: HeldOut | None) -> list[str]:
+def _notes(job: _Job, held_out: HeldOut | None, classes: Classes | None) -> list[str]:
     notes = []
+    if classes and (unknown := int((classes.label < 0).sum())):
+        notes.append(f"{unknown} rows have no class that the method knows; terms with classes leave them out")
     if job.rows.missing:
         notes.append(f"{job.rows.missing} rows without a feature in every set are left out")
     if held_out is None:
@@ -211,7 +251,7 @@ def _notes(job: _Job, held_out: HeldOut | None) -> list[str]:
 
 def _report(out: Path, card: RunCard, *, cached: bool, seconds: float) -> AdapterReport:
     made = card.training
-    numbers = ("cross_test", "old_old", "new_new")
+    numbers = ("cross_test", "old_old", "new_new", "uncertainty_correlation")
     return AdapterReport(
         folder=out,
         loss=made["config"]["loss"],

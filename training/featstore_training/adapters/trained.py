@@ -15,7 +15,7 @@ from featstore_training.bridges import make_bridge
 from featstore_training.checkpoint import TrainState
 from featstore_training.config import TrainConfig
 from featstore_training.head_config import CosineConfig
-from featstore_training.heads import build_head
+from featstore_training.heads import Head, build_head
 from featstore_training.joined import ColumnInputs
 from featstore_training.loop import fit, make_optimizer
 from featstore_training.objectives.regression import Regression, RegressionParams
@@ -45,14 +45,23 @@ class TrainedParams(RegressionParams):
     warmup: float = Field(default=5.0, ge=0)
 
 
-def train_onto(network: nn.Module, params: TrainedParams, pairs: Pairs, work: Work) -> None:
+def train_onto(
+    network: nn.Module,
+    params: TrainedParams,
+    pairs: Pairs,
+    work: Work,
+    objective: type[Regression] = Regression,
+    head: Head | None = None,
+) -> None:
     """Train, or go on where a checkpoint stands; a line in `metrics.jsonl` and a checkpoint after every epoch.
 
     Args:
         network: What is trained, from x to y.
-        params: How.
+        params: How; settings of the objective too.
         pairs: On what.
         work: Seed and folder.
+        objective: By what.
+        head: A frozen classifier, for an objective that reads one; its columns are what labels of pairs mean.
     """
     config = TrainConfig(
         loss="adapter",
@@ -64,11 +73,11 @@ def train_onto(network: nn.Module, params: TrainedParams, pairs: Pairs, work: Wo
         warmup=params.warmup,
         seed=work.seed,
     )
-    objective = Regression(RegressionParams(error=params.error, unit=params.unit), network, params.epochs)
-    # the loop trains methods with classes as well; here there are none
-    no_head = build_head(CosineConfig(), 1, 1, tensor_generator(work.seed, "head"))
+    # the loop trains methods with classes as well; where there are none it gets one
+    head = head or build_head(CosineConfig(), 1, 1, tensor_generator(work.seed, "head"))
     bridge = make_bridge(None, pairs.y.width, pairs.y.width)
-    state = TrainState(network, bridge, no_head, objective, make_optimizer(config, [network]), work.request)
+    trained_by = objective(params, network, params.epochs)
+    state = TrainState(network, bridge, head, trained_by, make_optimizer(config, [network]), work.request)
     if checkpoint.read_header(work.folder):
         checkpoint.restore(work.folder, state)
         work.progress.note(f"continuing after epoch {state.epoch} of {config.epochs}")
@@ -76,7 +85,7 @@ def train_onto(network: nn.Module, params: TrainedParams, pairs: Pairs, work: Wo
         work.folder.mkdir(parents=True, exist_ok=True)
         checkpoint.save(work.folder, state)
     metrics_log.keep_first(work.folder, state.epoch)
-    objective.freeze_after(state.epoch)
-    labels = torch.zeros(len(pairs.x), dtype=torch.int64)
-    rows = TrainingRows(ColumnInputs(pairs.x), labels, 1, {"target": pairs.y})
+    trained_by.freeze_after(state.epoch)
+    labels = pairs.classes.label if pairs.classes else torch.zeros(len(pairs.x), dtype=torch.int64)
+    rows = TrainingRows(ColumnInputs(pairs.x), labels, head.classes, {"target": pairs.y})
     fit(state, rows, None, None, config, work.folder, work.progress)

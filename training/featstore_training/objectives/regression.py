@@ -1,4 +1,7 @@
-"""What a map is trained by that shall reproduce the features of another model: no class, no classifier."""
+"""What a map is trained by that shall reproduce the features of another model: no class, no classifier.
+
+B batch, D width.
+"""
 
 from __future__ import annotations
 
@@ -50,8 +53,9 @@ class Regression(Objective):
 
     def freeze_after(self, epoch: int) -> None:
         """Batch norm keeps its statistics in the second half of the run; called with the epochs that are finished."""
-        if isinstance(self._network[0], Branches):
-            self._network[0].frozen = 2 * epoch >= self._epochs
+        for part in self._network[0].modules():
+            if isinstance(part, Branches):
+                part.frozen = 2 * epoch >= self._epochs
 
     def refresh(self, epoch: int, current: Current) -> dict[str, float]:
         """See `freeze_after`."""
@@ -62,11 +66,11 @@ class Regression(Objective):
     def loss(self, batch: Batch, head: Head) -> dict[str, Tensor]:
         """One term, called as the error is."""
         del head
-        target = batch.columns["target"]
+        return {self.params.error: self.errors(batch.feature, batch.columns["target"]).mean()}
+
+    def errors(self, feature: Tensor, target: Tensor) -> Tensor:
+        """The error of every row, [B]: 1 − cos, or the mean of (feature − target)² over components, targets scaled as set."""
         if self.params.error == "cosine":
-            return {"cosine": (1 - functional.cosine_similarity(batch.feature, target)).mean()}
-        return {
-            "mse": functional.mse_loss(
-                batch.feature, target * math.sqrt(target.shape[1]) if self.params.unit else target
-            )
-        }
+            return 1 - functional.cosine_similarity(feature, target)
+        scaled = target * math.sqrt(target.shape[1]) if self.params.unit else target
+        return (feature - scaled).square().mean(dim=1)
