@@ -2,9 +2,10 @@
 
 Each number is the best time of a raw `.npy` memory map over the best time of the contender, taken in turns: 1 is as fast, 0.5
 takes twice as long. Each contender runs in a process of its own beside raw. zarr-python and tensorstore read the files that
-featstore wrote; h5py reads a contiguous copy. Contenders that are not installed are left out with a note. Memory is a fresh
-process's own (anonymous) memory above its imports after a scan and 20 random batches; mapped pages of the file, which the
-system can take back, are not counted.
+featstore wrote; h5py reads a contiguous copy. Contenders that are not installed are left out with a note. Cold means that all
+files are dropped from memory before every single batch, of every contender alike, and only the reads are timed. Memory is a
+fresh process's own (anonymous) memory above its imports after a scan and 20 random batches; mapped pages of the file, which
+the system can take back, are not counted.
 
     python benchmarks/store.py --rows 400000 --width 512
 """
@@ -20,7 +21,7 @@ from pathlib import Path
 import numpy as np
 from store_engines import ENGINES, missing, write_featstore, write_raw, write_zarr
 from store_large import opening
-from store_processes import cold, memory, warm
+from store_processes import ADVISED, cold, memory, warm
 
 WRITES = 3
 BATCH = 1024
@@ -69,7 +70,10 @@ def measure(folder: Path, rows: int, width: int, dtype: np.dtype, *, slow: bool)
     for work, reach in REACH.items():
         cells = [f"{found[work][name]:13.3g}" if name in found[work] else " " * 13 for name in ENGINES]
         print(f"{work:22}" + "".join(cells) + f"{reach:8}")
-    print(f"{'own memory, MB':22}" + "".join(f"{memory(name, folder, batches):13.0f}" for name in ENGINES), flush=True)
+    print(f"{'own memory, MB':22}" + "".join(f"{memory(name, folder, batches):13.0f}" for name in ENGINES))
+    advised = found["random rows, cold"]["featstore"] / found["random rows, cold"][ADVISED]
+    print("cold: all files dropped from memory before every batch of every contender, only the reads timed;")
+    print(f"  featstore against a raw map that is advised of random reads: {advised:.3g}", flush=True)
 
 
 def writing(folder: Path, values: np.ndarray) -> dict[str, float]:

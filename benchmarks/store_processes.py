@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import mmap
 import multiprocessing
 import os
 import time
@@ -16,15 +18,23 @@ from store_engines import ENGINES
 ROUNDS = 3
 REPEATS = 7
 LOOKUPS = 2000
-COLD = ("raw", "featstore")
+COLD_BATCHES = 8
+ADVISED = "raw, advised of random reads"
+
+_madvise = ctypes.CDLL(None, use_errno=True).madvise
+_madvise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
 
 
 def cold(folder: Path, batches: list[np.ndarray]) -> dict[str, float]:
-    """Ratio of random rows when none of the file is in memory, each time in a fresh process, in turns."""
-    best = dict.fromkeys(COLD, float("inf"))
+    """Ratio to raw of random rows of which nothing is in memory, by contender; fresh processes, in turns.
+
+    `ADVISED` is raw whose map is advised of random reads, so that the system reads nothing ahead.
+    """
+    names = [ADVISED, *(name for name, kind in ENGINES.items() if kind.random_access)]
+    best = dict.fromkeys(names, float("inf"))
     for _ in range(ROUNDS):
-        for name in COLD:
-            best[name] = min(best[name], _in_child(_gather_cold, name, folder, batches))
+        for name in names:
+            best[name] = min(best[name], _in_child(_gather_cold, name, folder, batches[:COLD_BATCHES]))
     return {name: best["raw"] / value for name, value in best.items()}
 
 
@@ -82,16 +92,33 @@ def _report(sender: Connection, work: Callable[..., Any], arguments: tuple[objec
 
 
 def _gather_cold(name: str, folder: Path, batches: list[np.ndarray]) -> float:
+    """Seconds of the batches, before each of which all files are dropped from memory; only the reads are timed."""
     os.sync()  # pages that are not on disk yet cannot be dropped
+    _evict(folder)
+    engine = ENGINES["raw" if name == ADVISED else name](folder)
+    if name == ADVISED:
+        engine.rows._mmap.madvise(mmap.MADV_RANDOM)
+    engine.gather(batches[0])  # opens what is opened once
+    taken = 0.0
+    for batch in batches:
+        _evict(folder)
+        began = time.perf_counter()
+        engine.gather(batch)
+        taken += time.perf_counter() - began
+    return taken
+
+
+def _evict(folder: Path) -> None:
+    """Drop the pages of all files, those too that this process has mapped, which the system would keep."""
+    for line in Path("/proc/self/maps").read_text().splitlines():
+        if str(folder) in line:
+            start, stop = (int(text, 16) for text in line.split()[0].split("-"))
+            if _madvise(start, stop - start, mmap.MADV_DONTNEED):
+                raise OSError(ctypes.get_errno(), "madvise")
     for path in folder.rglob("*"):
         if path.is_file():
             with path.open("rb") as stream:
                 os.posix_fadvise(stream.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
-    engine = ENGINES[name](folder)
-    began = time.perf_counter()
-    for batch in batches:
-        engine.gather(batch)
-    return time.perf_counter() - began
 
 
 def _own_memory(name: str, folder: Path, batches: list[np.ndarray]) -> float:
