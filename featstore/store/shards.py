@@ -21,8 +21,9 @@ _SHARE_OF_DESCRIPTORS = 4  # a quarter; the rest is for blocks that callers keep
 # shards of an object store are held in memory
 _MAX_BYTES = 512 << 20
 _PAGE = mmap.PAGESIZE
-_PROBES = 8
-_WORTH_PROBING = 64
+_ROWS_PER_PROBE = 8
+_MOST_PROBES = 8
+_NEAR_PAGES = 2  # between two rows, that cost less to read along than another request
 _TRUSTED = 15  # further reads of a shard whose rows were found in memory
 
 
@@ -67,7 +68,7 @@ class OpenShard:
 
         Page faults come one after another and each waits for the disk; advice given before lets the disk work on all.
         """
-        if self.mapped is None or len(local) < _WORTH_PROBING:
+        if self.mapped is None or len(local) < 2:
             return
         if self._trusted:
             self._trusted -= 1
@@ -76,12 +77,12 @@ class OpenShard:
         if not _cold(self.rows, offsets):
             self._trusted = _TRUSTED
             return
-        first = np.unique(offsets // _PAGE)
-        pages = (self._row_bytes - 1) // _PAGE + 2  # that a row may touch
-        breaks = np.flatnonzero(np.diff(first) > pages) + 1
+        offsets.sort()
+        first, last = offsets // _PAGE, (offsets + self._row_bytes - 1) // _PAGE
+        breaks = np.flatnonzero(first[1:] > last[:-1] + _NEAR_PAGES) + 1
         for start, stop in pairwise([0, *breaks.tolist(), len(first)]):
             begin = int(first[start]) * _PAGE
-            end = min(len(self.mapped), (int(first[stop - 1]) + pages) * _PAGE)
+            end = min(len(self.mapped), (int(last[stop - 1]) + 1) * _PAGE)
             with contextlib.suppress(OSError):  # advice only
                 self.mapped.madvise(mmap.MADV_WILLNEED, begin, end - begin)
 
@@ -96,7 +97,8 @@ def _cold(rows: NDArray[Any], offsets: NDArray[np.int64]) -> bool:
         return False
     base = rows.ctypes.data
     answer = ctypes.c_ubyte()
-    for offset in offsets[:: max(1, len(offsets) // _PROBES)][:_PROBES].tolist():
+    probes = min(_MOST_PROBES, -(-len(offsets) // _ROWS_PER_PROBE))
+    for offset in offsets[:: len(offsets) // probes][:probes].tolist():
         page = (base + offset) // _PAGE * _PAGE
         if _mincore(page, 1, ctypes.byref(answer)) == 0 and not answer.value & 1:
             return True
