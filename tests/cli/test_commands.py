@@ -115,7 +115,9 @@ def test_recipes_and_sweeps(capsys, tmp_path):
     output(capsys, "config", "cp", "bct", "mine.yaml")
     assert "exists" in output(capsys, "config", "cp", "bct", "mine.yaml", status=1).err
     text = (tmp_path / "mine.yaml").read_text()
-    (tmp_path / "mine.yaml").write_text(text.replace("[1, 0.5, 2, 4]", "[1, 2]").replace("[12, 8, 16, 24]", "[12]"))
+    (tmp_path / "mine.yaml").write_text(
+        text.replace("[1, 0.5, 2, 4]", "[1, 2]").replace("[12, 8, 16, 24]", "[12]").replace("[0.003, 0.001]", "[0.003]")
+    )
     assert json.loads(output(capsys, "config", "validate", "mine.yaml", "--json").out)["runs"] == 6
     (tmp_path / "wrong.yaml").write_text(text.replace("params.scale", "params.scael"))
     assert "did you mean scale" in output(capsys, "config", "validate", "wrong.yaml", status=2).err

@@ -72,6 +72,10 @@ def test_trials_are_drawn_from_the_grid_and_the_first_combination_stays():
     assert drawn[0] == {"lr": 1, "batch": 8}
     assert parse_recipe(text, "r").combinations() == drawn
     assert parse_recipe(text + "\ndraw: 1", "r").combinations() != drawn
+    assert all([trial["lr"] for trial in drawn].count(lr) >= 1 for lr in (1, 2, 3, 4))
+    assert all([trial["batch"] for trial in drawn].count(batch) >= 1 for batch in (8, 16, 32))
+    nearly_all = parse_recipe(text.replace("trials: 5", "trials: 11"), "r").combinations()
+    assert len({json.dumps(trial) for trial in nearly_all}) == 11
     with pytest.raises(UsageError, match="no values"):
         parse_recipe("base: {}\ngrid: {lr: []}", "r").combinations()
 

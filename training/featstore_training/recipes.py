@@ -5,18 +5,19 @@ base:                      # settings of every trial, as in TrainConfig; {seed} 
   loss: odpp
 grid:                      # dotted settings and the values to combine
   params.tau_old: [0.3, 0.4, 0.5]
-trials: 16                 # so many of the combinations, drawn at random; all if left out
+trials: 16                 # so many of the combinations, spread over the grid at random; all if left out
 seeds: [100, 101, 102]
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, ClassVar
 
+import numpy as np
 import yaml
 from pydantic import Field
 
@@ -52,7 +53,10 @@ class Recipe(Strict):
     draw: int = Field(default=0, ge=0)
 
     def combinations(self) -> list[dict[str, Any]]:
-        """The trials' settings from the grid, dotted; the first value of every setting is always among them.
+        """The trials' settings from the grid, dotted; the first is the first value of every setting.
+
+        When not all are taken, the values of each setting come up equally often, as far as combinations do not repeat: a
+        few trials still say something about every setting.
 
         Raises:
             UsageError: a setting without values, or too many combinations.
@@ -64,11 +68,23 @@ class Recipe(Strict):
             count *= len(values)
         if count > MOST_COMBINATIONS:
             raise UsageError(f"the recipe's grid has {count:,} combinations", hint="leave settings out of the grid")
-        every = [dict(zip(self.grid, values, strict=True)) for values in itertools.product(*self.grid.values())]
-        if self.trials is None or self.trials >= len(every):
-            return every
-        drawn = array_generator(self.draw, "trials").permutation(len(every) - 1)[: self.trials - 1] + 1
-        return [every[number] for number in (0, *sorted(drawn.tolist()))]
+        if self.trials is None or self.trials >= count:
+            chosen: Iterable[tuple[int, ...]] = itertools.product(*(range(len(values)) for values in self.grid.values()))
+        else:
+            chosen = self._spread(self.trials)
+        return [
+            {name: values[place] for (name, values), place in zip(self.grid.items(), places, strict=True)}
+            for places in chosen
+        ]
+
+    def _spread(self, trials: int) -> list[tuple[int, ...]]:
+        """Places of the values of so many combinations, the first of all zeros."""
+        draw = array_generator(self.draw, "trials")
+        found = {(0,) * len(self.grid): None}
+        while len(found) < trials:
+            columns = [draw.permutation(np.arange(1, trials) % len(values)).tolist() for values in self.grid.values()]
+            found |= dict.fromkeys(zip(*columns, strict=True))
+        return list(found)[:trials]
 
 
 def merged(base: Mapping[str, Any], dotted: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,0 +1,147 @@
+"""Every method in head mode on cars: is a new head, trained against cached old features, better on the old gallery than old?
+
+What is compared and how it is split is told in `cars.py`, how settings are chosen in `comparison.py`. Recipes are chosen on
+scenario `exclass`, once for each kind of test, and reported as they are on the other scenarios. Runs are kept one by one: the
+same command goes on where it was stopped.
+
+    python benchmarks/methods_cars.py --data ../shared/data --out results/cars
+    python benchmarks/methods_cars.py --out results/cars --table docs/results/backward.md
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from cars import NEW, OLD, SCENARIOS, TESTS, WIDTH, Cars
+from comparison import ADAPTERS, REFERENCE, SELECTION_SEEDS, Ground, choose, report, report_adapters, report_raw, say
+from tables import claims_table, rewrite, scenario_table, split_table, trials_file
+
+CORE = ("independent", "l2", "bct", "unibct", "mixbct", "ndpp", "odpp", "ours", "bank")
+FURTHER = ("bct-classifier", "lce", "ract", "advbct", "bt2", "cores", "nccl")
+CHOSEN_ON = "exclass"
+ADAPTED = [f"{adapter} of {label}" for label in ("independent", "raw new") for adapter in ADAPTERS]
+ROWS = ["raw old", "raw new", *CORE, *FURTHER, *ADAPTED]
+CLAIMS = [
+    ("bct", "l2"),
+    ("bct", "bct-classifier"),
+    ("unibct", "bct"),
+    ("mixbct", "bct"),
+    ("mixbct", "unibct"),
+    ("mixbct", "l2"),
+    ("ndpp", "bct"),
+    ("odpp", "bct"),
+    ("odpp", "ndpp"),
+    ("ract", "bct"),
+    ("lce", "bct"),
+    ("advbct", "bct"),
+    ("advbct", "lce"),
+    ("nccl", "bct"),
+    ("bt2", "bct"),
+    ("cores", "bct"),
+    ("bank", "bct"),
+    ("ours", "odpp"),
+]
+SIMPLEX_CAPACITY = {
+    "unseen": 129,
+    "seen": 197,
+}  # vertices for every training class; the width of the others where it can be
+
+
+def main() -> None:
+    """Parse, then run what is missing or write the tables."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--data", type=Path, default=Path("../shared/data"), help="folder with features/ and cars196h/")
+    parser.add_argument("--out", type=Path, required=True, help="where runs and results are kept")
+    parser.add_argument("--scenarios", nargs="*", choices=list(SCENARIOS), default=list(SCENARIOS))
+    parser.add_argument("--tests", nargs="*", choices=list(TESTS), default=list(TESTS))
+    parser.add_argument("--methods", nargs="*", choices=[*CORE, *FURTHER], default=[*CORE, *FURTHER])
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--trials", type=int, default=4, help="combinations of every recipe")
+    parser.add_argument("--epochs", type=int, default=10)
+    parser.add_argument(
+        "--table", type=Path, default=None, metavar="PAGE", help="write the tables of a page, run nothing"
+    )
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    if arguments.table:
+        write_tables(arguments.out, arguments.table)
+        return
+    for scenario in arguments.scenarios:
+        for test in arguments.tests:
+            compare(scenario, test, arguments)
+    say("done")
+
+
+def write_tables(out: Path, page: Path) -> None:
+    """Every ground's table, the differences that papers claim, and the trials beside the page."""
+    grounds = {f"{scenario}-{test}": out / f"{scenario}-{test}" for scenario in SCENARIOS for test in TESTS}
+    tables = {f"cars {name}": scenario_table(folder, ROWS, WIDTH) for name, folder in grounds.items()}
+    for scenario in ("exclass", "opclass"):
+        tables[f"cars {scenario}-seen split"] = split_table(grounds[f"{scenario}-seen"], [*CORE, *FURTHER])
+    rewrite(page, tables | {"cars claims": claims_table(grounds, CLAIMS)})
+    trials_file(page.with_name("backward-cars-trials.csv"), grounds.values())
+
+
+def compare(scenario: str, test: str, arguments: argparse.Namespace) -> None:
+    """Choose on `CHOSEN_ON`, report on a scenario."""
+    cars = Cars(arguments.out / f"cars-{test}", arguments.data, test, arguments.epochs)
+    chosen_on, ground = (
+        cars.ground(name, arguments.out / f"{name}-{test}", special=special(cars, name, test), trials=arguments.trials)
+        for name in (CHOSEN_ON, scenario)
+    )
+    for method in arguments.methods:
+        if method in FURTHER and scenario != CHOSEN_ON:
+            continue
+        if all(ground.result(method, seed).is_file() for seed in range(arguments.seeds)):
+            continue
+        if method == "cores":
+            for seed in (*SELECTION_SEEDS, *range(arguments.seeds)):
+                cars.old(SCENARIOS[scenario][0], seed, "cores", loss="cores", **simplex(test))
+        if method == "bt2":
+            unconstrained_sides(chosen_on)
+        lock = choose(chosen_on, method)
+        for seed in range(arguments.seeds):
+            report(ground, method, seed, lock)
+            if method == REFERENCE:
+                baselines(ground, seed)
+
+
+def baselines(ground: Ground, seed: int) -> None:
+    """Raw features, and adapters of the unconstrained new head and of the raw new features."""
+    report_raw(ground, seed, {"raw old": f"cars/{OLD}", "raw new": f"cars/{NEW}"})
+    unconstrained = ground.sets.format(method=REFERENCE, seed=seed)
+    report_adapters(ground, seed, {"independent": unconstrained, "raw new": f"cars/{NEW}"})
+
+
+def unconstrained_sides(ground: Ground) -> None:
+    """The features of the chosen reference for the selection seeds, which `bt2` stays close to."""
+    chosen = json.loads(ground.lock(REFERENCE).read_text())["trials"][0]["name"]
+    for seed in ground.selection_seeds:
+        run = ground.lock(REFERENCE).parent / "trials" / f"{chosen}-{seed}"
+        ground.encode(run, ground.sets.format(method=REFERENCE, seed=seed))
+
+
+def simplex(test: str) -> dict[str, Any]:
+    """A stationary head has a width of its own."""
+    return {"head": {"name": "simplex", "capacity": SIMPLEX_CAPACITY[test]}, "width": None}
+
+
+def special(cars: Cars, scenario: str, test: str) -> dict[str, dict[str, Any]]:
+    """What single methods are told besides: `cores` has an old set of its own, `bt2` a side and a width of its own."""
+    by = SCENARIOS[scenario][0]
+    return {
+        "cores": {
+            "old": f"cars/old-{by}-cores-{{seed}}",
+            "old_run": str(cars.folder / f"runs/old-{by}-cores-{{seed}}"),
+            **simplex(test),
+        },
+        "bt2": {"width": None, "side": f"cars/{scenario}-{REFERENCE}-{{seed}}"},
+    }
+
+
+if __name__ == "__main__":
+    main()
