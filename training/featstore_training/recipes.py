@@ -69,7 +69,9 @@ class Recipe(Strict):
         if count > MOST_COMBINATIONS:
             raise UsageError(f"the recipe's grid has {count:,} combinations", hint="leave settings out of the grid")
         if self.trials is None or self.trials >= count:
-            chosen: Iterable[tuple[int, ...]] = itertools.product(*(range(len(values)) for values in self.grid.values()))
+            chosen: Iterable[tuple[int, ...]] = itertools.product(
+                *(range(len(values)) for values in self.grid.values())
+            )
         else:
             chosen = self._spread(self.trials)
         return [
