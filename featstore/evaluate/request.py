@@ -31,7 +31,7 @@ class EvalRequest(BaseModel):
         generations: The sets of an upgrade chain, oldest first; at least two.
         query_map: Run folder of a map from the new set's space to the old one's: adds `mapped-new/old`.
         gallery_map: Run folder of a map from the old set's space to the new one's: adds `new/mapped-old`.
-        side: Side-information that the gallery's map takes, in its order.
+        side: Side-information that the gallery's map takes, in its order; without one, that the queries' map takes.
         query: Queries of a single cell.
         gallery: Gallery of a single cell.
         where: Filters for all rows, see `Dataset.select`.
@@ -117,7 +117,10 @@ class EvalRequest(BaseModel):
             for older in list(models)[: place + 1]
         ]
         if self.query_map:
-            cells.insert(-1, CellPlan("mapped-new/old", Side(models["new"], self.query_map), Side(models["old"])))
+            beside = () if self.gallery_map else self.side
+            cells.insert(
+                -1, CellPlan("mapped-new/old", Side(models["new"], self.query_map, beside), Side(models["old"]))
+            )
         if self.gallery_map:
             cells.insert(
                 -1, CellPlan("new/mapped-old", Side(models["new"]), Side(models["old"], self.gallery_map, self.side))
@@ -145,8 +148,8 @@ class EvalRequest(BaseModel):
             raise UsageError(f"--generations does not go with {given}", hint=f"use {_FORMS}")
         if len(self.generations) == 1:
             raise UsageError("one generation is no chain", hint="give at least two sets, oldest first")
-        if self.side and not self.gallery_map:
-            raise UsageError("--side is read by a map of the gallery", hint="name it: --gallery-map RUN")
+        if self.side and not maps_given:
+            raise UsageError("--side is read by a map", hint="name it: --gallery-map RUN or --query-map RUN")
         if maps_given and len(upgrade_given) < 2:
             raise UsageError(f"{maps_given[0]} needs --old and --new", hint="the map relates these two")
         if not pair_given and not others:

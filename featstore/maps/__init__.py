@@ -13,7 +13,9 @@ from featstore.maps.config import (
     MapConfig,
     MixtureConfig,
     MlpConfig,
+    PosteriorConfig,
     ResidualConfig,
+    SlerpConfig,
 )
 from featstore.maps.folder import LearnedMap, load_map, output_space, save_map
 from featstore.maps.modules import FeatureMap, RotatedParts, build_map
@@ -32,8 +34,10 @@ __all__ = [
     "MapConfig",
     "MixtureConfig",
     "MlpConfig",
+    "PosteriorConfig",
     "ResidualConfig",
     "RotatedParts",
+    "SlerpConfig",
     "apply_map",
     "build_map",
     "fold",

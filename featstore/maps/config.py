@@ -17,7 +17,9 @@ __all__ = [
     "MapConfig",
     "MixtureConfig",
     "MlpConfig",
+    "PosteriorConfig",
     "ResidualConfig",
+    "SlerpConfig",
     "map_config",
 ]
 
@@ -127,7 +129,47 @@ class ResidualConfig(_Config):
     normalise: bool = True
 
 
-AnyConfig = LinearConfig | MlpConfig | BasisConfig | AffineConfig | BranchesConfig | MixtureConfig | ResidualConfig
+class SlerpConfig(_Config):
+    """Between an old query and the new one in the old space; see `Slerp`.
+
+    Attributes:
+        share: How much of the way to the new one.
+        normalise: Whether outputs have L2 norm 1.
+    """
+
+    name: Literal["slerp"] = "slerp"
+    share: float = Field(ge=0, le=1)
+    normalise: bool = True
+
+
+class PosteriorConfig(_Config):
+    """Class posteriors as queries, blended with a linear map; see `Posterior`.
+
+    Attributes:
+        classes: How many.
+        scale: Of the logits.
+        share: Of the posterior's query in the blend.
+        normalise: Whether outputs have L2 norm 1.
+    """
+
+    name: Literal["posterior"] = "posterior"
+    classes: int = Field(gt=0)
+    scale: float = Field(gt=0)
+    share: float = Field(ge=0, le=1)
+    normalise: bool = True
+
+
+AnyConfig = (
+    LinearConfig
+    | MlpConfig
+    | BasisConfig
+    | AffineConfig
+    | BranchesConfig
+    | MixtureConfig
+    | ResidualConfig
+    | SlerpConfig
+    | PosteriorConfig
+)
 MapConfig = Annotated[AnyConfig, Field(discriminator="name")]
 
 _CONFIGS: dict[str, type[AnyConfig]] = {
@@ -138,6 +180,8 @@ _CONFIGS: dict[str, type[AnyConfig]] = {
     "branches": BranchesConfig,
     "mixture": MixtureConfig,
     "residual": ResidualConfig,
+    "slerp": SlerpConfig,
+    "posterior": PosteriorConfig,
 }
 
 

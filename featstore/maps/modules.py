@@ -18,10 +18,14 @@ from featstore.maps.config import (
     LinearConfig,
     MapConfig,
     MixtureConfig,
+    PosteriorConfig,
     ResidualConfig,
+    SlerpConfig,
 )
 from featstore.maps.mixture import Mixture
+from featstore.maps.posterior import Posterior
 from featstore.maps.residual import Residual
+from featstore.maps.slerp import Slerp
 
 __all__ = ["FeatureMap", "RotatedParts", "UnitInput", "build_map"]
 
@@ -148,6 +152,12 @@ def _body(config: MapConfig, in_width: int, out_width: int) -> nn.Module:
         return Mixture(in_width, out_width, config.parts, config.sharpness)
     if isinstance(config, BranchesConfig):
         return Branches(in_width, out_width, side=config.side, hidden=config.hidden, unit=config.unit)
+    if isinstance(config, SlerpConfig):
+        if in_width <= out_width:
+            raise AlignmentError(f"{in_width} inputs leave nothing in front of an old query of {out_width}")
+        return Slerp(in_width, out_width, config.share)
+    if isinstance(config, PosteriorConfig):
+        return Posterior(in_width, out_width, config.classes, config.scale, config.share)
     if isinstance(config, BasisConfig):
         if out_width <= config.extra:
             raise AlignmentError(f"{out_width} outputs leave nothing beside a first part of {config.extra}")

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from featstore_training.inputs import Unchanging
-from featstore_training.prototypes import Prototypes, class_means
+from featstore_training.prototypes import Prototypes, class_means, class_scatter
 
 __all__ = ["Column", "HeldColumn", "OldRows", "class_members"]
 
@@ -98,7 +98,7 @@ class OldRows:
 
     def prototypes(self) -> Prototypes:
         """Class means; one pass."""
-        return class_means(((block, self.labels[part]) for part, block in self.blocks()), self.classes)
+        return class_means(self._labelled(), self.classes)
 
     def scatter(self, prototypes: Prototypes) -> Tensor:
         """Mean over rows of (f − class mean)(f − class mean)ᵀ, float64 [D, D]; one pass.
@@ -106,8 +106,7 @@ class OldRows:
         Args:
             prototypes: Of these rows.
         """
-        total = torch.zeros(self.column.width, self.column.width, dtype=torch.float64)
-        for part, block in self.blocks():
-            centred = block.double() - prototypes.means.double()[self.labels[part]]
-            total += centred.T @ centred
-        return total / len(self)
+        return class_scatter(self._labelled(), prototypes)
+
+    def _labelled(self) -> Iterator[tuple[Tensor, Tensor]]:
+        return ((block, self.labels[part]) for part, block in self.blocks())

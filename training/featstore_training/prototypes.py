@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-__all__ = ["Prototypes", "class_means"]
+__all__ = ["Prototypes", "class_means", "class_scatter"]
 
 NO_DIRECTION = 1e-6  # a mean of unit vectors below this norm points nowhere in particular
 
@@ -78,3 +78,19 @@ def class_means(blocks: Iterable[tuple[Tensor, Tensor]], classes: int) -> Protot
     if sums is None:
         raise ValueError("class means of no features")
     return Prototypes((sums / counts.clamp(min=1)[:, None]).to(dtype), counts)
+
+
+def class_scatter(blocks: Iterable[tuple[Tensor, Tensor]], prototypes: Prototypes) -> Tensor:
+    """Mean over rows of (f − class mean)(f − class mean)ᵀ, float64 [D, D].
+
+    Args:
+        blocks: (unit features [n, D], class codes int64 [n]).
+        prototypes: Of these rows.
+    """
+    width = prototypes.means.shape[1]
+    total, count = torch.zeros(width, width, dtype=torch.float64), 0
+    for features, labels in blocks:
+        centred = features.double() - prototypes.means.double()[labels]
+        total += centred.T @ centred
+        count += len(labels)
+    return total / count

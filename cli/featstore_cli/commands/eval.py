@@ -35,7 +35,7 @@ _REPORTED_RATES = (1e-2, 1e-3, 1e-4)
 @click.option(
     "--gallery-map", type=click.Path(path_type=Path), metavar="RUN", help="Map of the gallery: new/mapped-old."
 )
-@click.option("--side", metavar="SET", multiple=True, help="Side-information that --gallery-map takes; repeatable.")
+@click.option("--side", metavar="SET", multiple=True, help="Side-information that the map takes; repeatable.")
 @click.option("--generations", is_flag=True, help="The SETs are a chain of models, oldest first.")
 @click.option("--query", metavar="SET", help="One pair only: the queries …")
 @click.option("--gallery", metavar="SET", help="… and the gallery.")

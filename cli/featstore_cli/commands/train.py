@@ -202,14 +202,11 @@ def _fit_adapter(store: Store, folder: Path, values: dict[str, Any], *, as_json:
     if report.validation:
         numbers = ", ".join(f"{name} {value:.3f}" for name, value in report.validation.items())
         out.print(f"validation by {report.selected_by}: {numbers}")
-    if report.direction == "new-to-old":
-        out.print(f"judge it: featstore eval --old {values['old']} --new {values['new']} --query-map {folder}")
-    else:
-        given = values.get("side") or ()
-        beside = "".join(f" --side {name}" for name in ([given] if isinstance(given, str) else given))
-        out.print(
-            f"judge it: featstore eval --old {values['old']} --new {values['new']} --gallery-map {folder}{beside}"
-        )
+    option = "--query-map" if report.direction == "new-to-old" else "--gallery-map"
+    given = values.get("side") or ()
+    sides = [values["old"]] if "old encoder" in report.query_time else [given] if isinstance(given, str) else given
+    beside = "".join(f" --side {name}" for name in sides)
+    out.print(f"judge it: featstore eval --old {values['old']} --new {values['new']} {option} {folder}{beside}")
 
 
 def _with_epochs(values: dict[str, Any]) -> dict[str, Any]:

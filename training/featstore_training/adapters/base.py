@@ -87,6 +87,15 @@ class Pairs:
             raise LookupError("this adapter must list 'label' in `needs`")
         return self.classes
 
+    def labelled(self) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """Pairs and class codes of the rows that have a class, some at a time."""
+        start, label = 0, self.required_classes().label
+        for x, y in self.blocks():
+            codes = label[start : start + len(x)]
+            known = codes >= 0
+            yield x[known], y[known], codes[known]
+            start += len(x)
+
 
 @dataclass(frozen=True, slots=True)
 class Work:
@@ -118,6 +127,7 @@ class Adapter(ABC):
         forms: Settings that have a name of their own, used as `--loss NAME:FORM`.
         needs: Cached columns it reads; with `new_classifier` the run that made the new set must be named.
         takes_side: Whether it reads side-information.
+        takes_target: Whether it reads the other model's feature of a row too, behind its own: that model has to run as well.
         directions: What it can map, the default first.
     """
 
@@ -133,6 +143,7 @@ class Adapter(ABC):
         self.params = params
 
     takes_side: ClassVar[bool] = False
+    takes_target: ClassVar[bool] = False
 
     @property
     def unit(self) -> bool:

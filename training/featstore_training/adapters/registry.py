@@ -12,14 +12,18 @@ from featstore_training.adapters.fct import Fct
 from featstore_training.adapters.local import Local
 from featstore_training.adapters.lowrank import LowRank
 from featstore_training.adapters.mlp import Mlp
+from featstore_training.adapters.posterior import Posterior
 from featstore_training.adapters.procrustes import Procrustes
 from featstore_training.adapters.ridge import Ridge
+from featstore_training.adapters.slerp import Slerp
 from featstore_training.objectives import LossInfo, losses
 from featstore_training.objectives.registry import method_info
 
 __all__ = ["ADAPTERS", "adapter_infos", "build_adapter", "is_adapter"]
 
-ADAPTERS: dict[str, type[Adapter]] = {cls.name: cls for cls in (Procrustes, Ridge, LowRank, Local, Mlp, Fct, Fastfill)}
+ADAPTERS: dict[str, type[Adapter]] = {
+    cls.name: cls for cls in (Procrustes, Ridge, LowRank, Local, Mlp, Slerp, Posterior, Fct, Fastfill)
+}
 
 
 def is_adapter(loss: str) -> bool:

@@ -46,6 +46,7 @@ class AdapterReport:
         rows: Rows fitted on.
         validation_rows: Rows held out.
         missing: Rows left out because a set has no feature for them.
+        query_time: What runs for every query: encoders, and the map.
         chosen: Settings that held-out retrieval decided.
         validation: `cross_test` of the mapped rows, and by labels `old_old` and `new_new`; of a map with uncertainty its
             rank correlation with the true error, `uncertainty_correlation`; empty without validation rows.
@@ -61,6 +62,7 @@ class AdapterReport:
     rows: int
     validation_rows: int
     missing: int
+    query_time: list[str]
     chosen: dict[str, Any]
     validation: dict[str, float]
     selected_by: str | None
@@ -99,6 +101,13 @@ class _Job:
     def target(self) -> FeatureSet:
         """What shall come out."""
         return self.old if self.direction == "new-to-old" else self.new
+
+    @property
+    def query_time(self) -> list[str]:
+        """What runs for every query; the vector it gives is one."""
+        if self.direction == "old-to-new":
+            return ["new encoder"]
+        return [*(["old encoder"] if self.method.takes_target else []), "new encoder", "map"]
 
     @property
     def request(self) -> dict[str, Any]:
@@ -159,6 +168,11 @@ def fit_adapter(store: Store, config: AdapterConfig, out: Path, *, progress: Pro
                 f"'{config.loss}' chooses by retrieval on held-out rows, and there are none",
                 hint="give --val-where, or --set val_fraction=0.1",
             )
+        if job.method.takes_target and held_out.by == "pairs":
+            raise UsageError(
+                f"'{config.loss}' reads the other model's feature of a row, so every row would find itself",
+                hint="it chooses by labels: give validation rows that have some",
+            )
         chosen: Candidate = held_out.choose(candidates)
         return chosen
 
@@ -169,7 +183,7 @@ def fit_adapter(store: Store, config: AdapterConfig, out: Path, *, progress: Pro
         validation["uncertainty_correlation"] = held_out.doubt(found.module, found.uncertainty)
     training = {
         **job.request,
-        "adapter": {"direction": job.direction, "chosen": found.settings},
+        "adapter": {"direction": job.direction, "chosen": found.settings, "query_time": job.query_time},
         "rows": job.rows.counts,
         "lineage": [{"name": job.target.space.name, "space": job.target.space.digest}],
         "validation": validation,
@@ -216,6 +230,8 @@ def _prepare(store: Store, config: AdapterConfig) -> _Job:
     if config.side and not method.takes_side:
         raise UsageError(f"'{config.loss}' uses no side-information", hint="leave --side out")
     sides = [store.features(name) for name in config.side]
+    if method.takes_target:
+        sides.append(old if direction == "new-to-old" else new)
     new_run = open_new_run(method, config, new)
     return _Job(config, method, direction, old, new, sides, choose_adapter_rows([old, new, *sides], config), new_run)
 
@@ -261,6 +277,7 @@ def _report(out: Path, card: RunCard, *, cached: bool, seconds: float) -> Adapte
         rows=made["rows"]["fitted"],
         validation_rows=made["rows"]["validation"],
         missing=made["rows"]["missing"],
+        query_time=made["adapter"]["query_time"],
         chosen=made["adapter"]["chosen"],
         validation={name: made["validation"][name] for name in numbers if name in made["validation"]},
         selected_by=made["validation"].get("by"),
