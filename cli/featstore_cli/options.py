@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import json
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 
     from featstore.store import Store
 
-__all__ = ["examples", "json_option", "pairs", "period", "share", "store_option", "where_option"]
+__all__ = ["examples", "json_option", "pairs", "period", "share", "store_option", "typed", "where_option"]
 
 
 def store_option(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -76,6 +77,21 @@ def pairs(values: tuple[str, ...], *, option: str, example: str) -> dict[str, st
         if name in found:
             raise UsageError(f"{option} {name}=… stands there twice")
         found[name] = value
+    return found
+
+
+def typed(values: tuple[str, ...], *, option: str, example: str) -> dict[str, Any]:
+    """`KEY=VALUE` options as a mapping, values being JSON or else text.
+
+    Raises:
+        UsageError: as for `pairs`.
+    """
+    found: dict[str, Any] = {}
+    for name, text in pairs(values, option=option, example=example).items():
+        try:
+            found[name] = json.loads(text)
+        except ValueError:
+            found[name] = text
     return found
 
 

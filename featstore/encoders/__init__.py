@@ -5,15 +5,19 @@ from featstore.encoders.augment import Augment, View
 from featstore.encoders.encoder import Encoder, weights_digest
 from featstore.encoders.preprocess import Preprocess
 from featstore.encoders.uris import load_encoder, save_encoder
+from featstore.encoders.views import Preparation, ViewRecipe, view_recipe
 
 __all__ = [
     "Augment",
     "Encoder",
+    "Preparation",
     "Preprocess",
     "View",
+    "ViewRecipe",
     "architecture_names",
     "build_architecture",
     "load_encoder",
     "save_encoder",
+    "view_recipe",
     "weights_digest",
 ]

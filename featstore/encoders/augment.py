@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import math
-from typing import NamedTuple, Self
+from typing import ClassVar, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
+
+from featstore.strict import Strict
 
 __all__ = ["Augment", "View"]
 
@@ -47,7 +49,7 @@ class View(NamedTuple):
         return changed
 
 
-class Augment(BaseModel):
+class Augment(Strict):
     """Ranges that views are drawn from, all uniformly; a range of no extent switches a change off.
 
     Attributes:
@@ -63,7 +65,7 @@ class Augment(BaseModel):
         True
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    what: ClassVar[str] = "the augmentation"
 
     area: tuple[float, float] = (0.5, 1.0)
     aspect: float = Field(default=4 / 3, ge=1, le=10)

@@ -8,12 +8,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from featstore.encoders import Encoder, load_encoder
+from featstore.encoders import view_recipe
 from featstore.extract.inputs import prepare, read_inputs
 from featstore.extract.isolate import encode_isolated
+from featstore.extract.outputs import Output, Target, load_outputs
 from featstore.extract.process import single_thread
 from featstore.sources import ImageFolder
 from featstore.spaces import require_same
+from featstore.store.names import clean_name
 from featstore.store.salvage import Wanted
 
 __all__ = ["EncodeAgain"]
@@ -26,7 +28,7 @@ class EncodeAgain:
 
     Args:
         images: The folder of the images; ids are paths below it.
-        models: Model URI by name of the feature set.
+        models: Model URI by name of the feature set; views are made by the model of the set they are views of.
     """
 
     name = "encoded again"
@@ -34,7 +36,7 @@ class EncodeAgain:
     def __init__(self, images: str, models: Mapping[str, str]) -> None:
         self._source = ImageFolder.open(images)
         self._models = dict(models)
-        self._encoders: dict[str, Encoder] = {}
+        self._outputs: dict[str, Output] = {}
 
     def fetch(self, wanted: Wanted, out: NDArray[Any]) -> NDArray[np.bool_]:
         """Features of images whose bytes are still those that were encoded (or whose digest was lost).
@@ -44,17 +46,19 @@ class EncodeAgain:
         """
         name = wanted.features.record.name
         found = np.zeros(len(wanted.rows), dtype=bool)
-        if name not in self._models:
+        uri = self._models.get(name, self._models.get(clean_name(name)))
+        if uri is None:
             return found
-        if name not in self._encoders:
-            self._encoders[name] = load_encoder(self._models[name])
+        if name not in self._outputs:
+            target = Target(uri, view_recipe(wanted.features.space))
+            self._outputs |= load_outputs({name: target})
             require_same(
                 wanted.features.space,
-                self._encoders[name].space,
-                what=f"{self._models[name]} did not make {wanted.features.ref}",
+                self._outputs[name].space,
+                what=f"{uri} did not make {wanted.features.ref}",
                 hint="give the encoder that made this set with --model",
             )
-        encoder = self._encoders[name]
+        output = self._outputs[name]
         with single_thread():
             for first in range(0, len(wanted.rows), _BATCH):
                 ids = wanted.features.dataset.ids.take(wanted.rows[first : first + _BATCH])
@@ -62,9 +66,9 @@ class EncodeAgain:
                 recorded = wanted.digests[first : first + len(ids)]
                 same = (inputs.digests == recorded).all(axis=1) | ~recorded.any(axis=1)
                 usable = {k for k in np.flatnonzero(same).tolist() if k not in inputs.failures}
-                prepared = prepare(inputs, {encoder.preprocess: usable})
-                positions, arrays = prepared.arrays(encoder.preprocess, usable)
-                done, features, _ = encode_isolated(encoder, positions, arrays)
+                prepared = prepare(inputs, {output.preparation: usable})
+                positions, arrays = prepared.arrays(output.preparation, usable)
+                done, features, _ = encode_isolated(output.encoder, positions, arrays)
                 at = first + np.asarray(done, dtype=np.int64)
                 out[at] = features
                 wanted.digests[at] = inputs.digests[done]

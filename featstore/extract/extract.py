@@ -1,19 +1,19 @@
-"""Extraction: images of a source → rows of a dataset → one feature set for each encoder."""
+"""Extraction: images of a source → rows of a dataset → feature sets, of every encoder one and one for each view."""
 
 from __future__ import annotations
 
 import os
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
 
 import featstore
-from featstore.encoders import Encoder, load_encoder
 from featstore.extract.interrupts import Interrupts
 from featstore.extract.ledger import Ledger
+from featstore.extract.outputs import Output, Target, load_outputs, targets
 from featstore.extract.plan import (
     Listing,
     Unit,
@@ -69,34 +69,33 @@ def extract(store: Store, request: ExtractRequest, progress: Progress = SILENT) 
     began = time.perf_counter()
     keep_memory()
     check_name(request.dataset, "dataset")
-    for name in request.models:
-        check_name(name, "feature set")
+    wanted = targets(request)
     source = ImageFolder.open(request.source)
-    encoders = {name: load_encoder(uri) for name, uri in request.models.items()}
+    outputs = load_outputs(wanted)
     listing = list_source(store, source, request.dataset)
-    check_spaces(store, request.dataset, encoders)
+    check_spaces(store, request.dataset, outputs)
     report_differences(listing, progress)
 
     done = _Done()
     exists = store.has_dataset(request.dataset)
-    unfinished = exists and _unfinished(store, request)
+    unfinished = exists and _unfinished(store, request.dataset, wanted)
     if unfinished or listing.new:
         coming = listing.items if unfinished else listing.new
-        rate = probe(source, [item.id for item in coming], encoders, must_work=not exists)
+        rate = probe(source, [item.id for item in coming], outputs, must_work=not exists)
         # rows the dataset has come first and alone: an interrupted plan covers exactly these, and is continued
         if unfinished:
-            _fill(store, request, source, encoders, store.dataset(request.dataset), rate, done, progress)
+            _fill(store, request, source, wanted, outputs, store.dataset(request.dataset), rate, done, progress)
         if listing.new and done.interrupted:
             raise KeyboardInterrupt
         if listing.new:
             dataset = add_rows(store, source, request.dataset, listing)
-            _fill(store, request, source, encoders, dataset, rate, done, progress)
-    return _report(store, request, listing, done, time.perf_counter() - began)
+            _fill(store, request, source, wanted, outputs, dataset, rate, done, progress)
+    return _report(store, request.dataset, wanted, listing, done, time.perf_counter() - began)
 
 
-def _unfinished(store: Store, request: ExtractRequest) -> bool:
-    rows = store.dataset(request.dataset).rows
-    keys = [f"{request.dataset}/{name}" for name in request.models]
+def _unfinished(store: Store, dataset: str, names: Iterable[str]) -> bool:
+    rows = store.dataset(dataset).rows
+    keys = [f"{dataset}/{name}" for name in names]
     return any(not store.has_features(key) or store.features(key).rows < rows for key in keys)
 
 
@@ -104,7 +103,8 @@ def _fill(
     store: Store,
     request: ExtractRequest,
     source: Source,
-    encoders: Mapping[str, Encoder],
+    wanted: Mapping[str, Target],
+    outputs: Mapping[str, Output],
     dataset: Dataset,
     rate: float | None,
     done: _Done,
@@ -113,7 +113,7 @@ def _fill(
     """Bring every set up to the dataset's rows."""
     cores = len(os.sched_getaffinity(0))
     workers = request.workers or cores
-    jobs = plan_jobs(store, dataset, encoders, dtype=request.dtype, rate=rate, workers=workers)
+    jobs = plan_jobs(store, dataset, outputs, dtype=request.dtype, rate=rate, workers=workers)
     for job in jobs.values():
         job.tell_of_others(progress)
     units, finished = units_of(list(jobs.values()))
@@ -126,7 +126,7 @@ def _fill(
             store=store,
             dataset=(dataset.name, dataset.version),
             source=source,
-            uris=tuple(request.models[name] for name in jobs),
+            targets=tuple(wanted[name] for name in jobs),
             jobs=tuple(jobs.values()),
             batch=request.batch,
             zero_rows=request.zero_rows,
@@ -135,7 +135,7 @@ def _fill(
             workers = min(cores, max(1, int(sum(unit.rows for unit in units) / rate / _WORTH_SECONDS)))
         ledger = Ledger(len(units), request.max_failures, progress)
         done.interrupted = _run(
-            work, [encoders[name] for name in jobs], units, min(workers, len(units)), ledger, progress
+            work, [outputs[name] for name in jobs], units, min(workers, len(units)), ledger, progress
         )
         done.spared += ledger.spared
         for number, name in enumerate(jobs):
@@ -144,7 +144,7 @@ def _fill(
         job.commit(
             {
                 "made by": "extract",
-                "model": request.models[name],
+                "model": wanted[name].uri,
                 "source": source.root,
                 "featstore": featstore.__version__,
             }
@@ -155,12 +155,12 @@ def _fill(
 
 
 def _run(
-    work: Work, encoders: list[Encoder], units: list[Unit], workers: int, ledger: Ledger, progress: Progress
+    work: Work, outputs: list[Output], units: list[Unit], workers: int, ledger: Ledger, progress: Progress
 ) -> bool:
     """Do the units; True if the user asked to stop while the last of them were under way."""
     with Interrupts() as stop:
         if workers == 1:
-            run_here(work, encoders, units, ledger, stop, progress)
+            run_here(work, outputs, units, ledger, stop, progress)
         else:
             run_workers(work, units, workers, ledger, stop, progress)
         return stop.requested
@@ -174,15 +174,17 @@ def _pending_rows(jobs: Mapping[str, FeatureJob]) -> dict[str, int]:
     return counts
 
 
-def _report(store: Store, request: ExtractRequest, listing: Listing, done: _Done, seconds: float) -> ExtractReport:
-    dataset = store.dataset(request.dataset)
+def _report(
+    store: Store, name: str, wanted: Iterable[str], listing: Listing, done: _Done, seconds: float
+) -> ExtractReport:
+    dataset = store.dataset(name)
     touched = np.zeros(dataset.rows, dtype=bool)
     for start, stop in done.spans:
         touched[start:stop] = True
     failed = np.zeros(dataset.rows, dtype=bool)
     sets = {}
-    for name in request.models:
-        features = store.features(f"{request.dataset}/{name}")
+    for name in wanted:
+        features = store.features(f"{dataset.name}/{name}")
         bad = features.status() == RowStatus.FAILED
         failed[: features.rows] |= bad
         new = done.rows_of_set[name]

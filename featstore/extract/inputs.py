@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from featstore.encoders import Preprocess
+from featstore.encoders import Preparation
 from featstore.errors import BadInputError
 from featstore.sources import Source, content_digest, decode_image
 
@@ -30,11 +30,13 @@ class Inputs:
     """Some files, read but not decoded.
 
     Attributes:
+        ids: Of each.
         data: The bytes of each; None where it could not be read.
         digests: 128-bit blake3 of each, uint8 [n, 16]; zero where it could not be read.
         failures: By position, files that could not be read.
     """
 
+    ids: Sequence[str]
     data: list[bytes | None]
     digests: NDArray[np.uint8]
     failures: dict[int, Failure] = field(default_factory=dict)
@@ -46,31 +48,32 @@ class Prepared:
 
     Attributes:
         failures: By position, images that no encoder can have.
-        preprocess_failures: By preprocessing and position, images that this one cannot take.
-        results: By preprocessing and position, float32 [C, H, W].
+        preprocess_failures: By preparation and position, images that this one cannot take.
+        results: By preparation and position, float32 [C, H, W].
     """
 
     failures: dict[int, Failure]
-    preprocess_failures: dict[Preprocess, dict[int, Failure]]
-    results: dict[Preprocess, dict[int, NDArray[np.float32]]]
+    preprocess_failures: dict[Preparation, dict[int, Failure]]
+    results: dict[Preparation, dict[int, NDArray[np.float32]]]
 
-    def arrays(self, preprocess: Preprocess, wanted: Collection[int]) -> tuple[list[int], NDArray[np.float32]]:
+    def arrays(self, preparation: Preparation, wanted: Collection[int]) -> tuple[list[int], NDArray[np.float32]]:
         """Positions of the usable images among those wanted, and their arrays as float32 [len(positions), C, H, W]."""
-        found = {position: array for position, array in self.results[preprocess].items() if position in wanted}
+        found = {position: array for position, array in self.results[preparation].items() if position in wanted}
         if not found:
+            preprocess = preparation.preprocess
             shape = (0, preprocess.channels, preprocess.size, preprocess.size)
             return [], np.empty(shape, dtype=np.float32)
         return list(found), np.stack(list(found.values()))
 
-    def failed(self, preprocess: Preprocess, wanted: Collection[int]) -> dict[int, Failure]:
-        """By position, images among those wanted that an encoder with this preprocessing cannot have."""
-        failures = {**self.failures, **self.preprocess_failures[preprocess]}
+    def failed(self, preparation: Preparation, wanted: Collection[int]) -> dict[int, Failure]:
+        """By position, images among those wanted that cannot be prepared so."""
+        failures = {**self.failures, **self.preprocess_failures[preparation]}
         return {position: failure for position, failure in failures.items() if position in wanted}
 
 
 def read_inputs(source: Source, ids: Sequence[str]) -> Inputs:
     """Read and digest some files; one that cannot be read costs no other."""
-    inputs = Inputs([None] * len(ids), np.zeros((len(ids), _DIGEST_BYTES), dtype=np.uint8))
+    inputs = Inputs(ids, [None] * len(ids), np.zeros((len(ids), _DIGEST_BYTES), dtype=np.uint8))
     for position, id_ in enumerate(ids):
         try:
             data = source.read(id_)
@@ -82,18 +85,18 @@ def read_inputs(source: Source, ids: Sequence[str]) -> Inputs:
     return inputs
 
 
-def prepare(inputs: Inputs, wanted: Mapping[Preprocess, Collection[int]]) -> Prepared:
-    """Decode and preprocess images; whatever is wrong with one stays with that one.
+def prepare(inputs: Inputs, wanted: Mapping[Preparation, Collection[int]]) -> Prepared:
+    """Decode and prepare images; whatever is wrong with one stays with that one.
 
     Args:
         inputs: The files.
-        wanted: By preprocessing, the positions that it shall be applied to; an image nobody wants is not decoded.
+        wanted: By preparation, the positions that it shall be applied to; an image nobody wants is not decoded.
     """
     prepared = Prepared(
-        dict(inputs.failures), {preprocess: {} for preprocess in wanted}, {preprocess: {} for preprocess in wanted}
+        dict(inputs.failures), {preparation: {} for preparation in wanted}, {preparation: {} for preparation in wanted}
     )
     for position, data in enumerate(inputs.data):
-        takers = [preprocess for preprocess, positions in wanted.items() if position in positions]
+        takers = [preparation for preparation, positions in wanted.items() if position in positions]
         if data is None or not takers:
             continue
         try:
@@ -101,10 +104,10 @@ def prepare(inputs: Inputs, wanted: Mapping[Preprocess, Collection[int]]) -> Pre
         except BadInputError as error:
             prepared.failures[position] = Failure("decode", error.message)
             continue
-        for preprocess in takers:
+        for preparation in takers:
             try:
-                prepared.results[preprocess][position] = preprocess.apply(image)
+                prepared.results[preparation][position] = preparation.apply(image, inputs.ids[position])
             except (ValueError, OSError, MemoryError) as error:
                 failure = Failure("preprocess", f"{type(error).__name__}: {error}")
-                prepared.preprocess_failures[preprocess][position] = failure
+                prepared.preprocess_failures[preparation][position] = failure
     return prepared

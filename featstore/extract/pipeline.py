@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from featstore.encoders import Encoder, Preprocess
+from featstore.encoders import Preparation
 from featstore.extract.inputs import Failure, prepare, read_inputs
 from featstore.extract.isolate import encode_isolated
+from featstore.extract.outputs import Output
 from featstore.extract.plan import Unit
 from featstore.sources import Source
 from featstore.store import Dataset, DigestIndex, FeatureJob, RowFailure, RowStatus
@@ -27,10 +28,10 @@ class Tally:
 
     Attributes:
         tried: Rows so far.
-        failed: Rows among them that failed for at least one encoder.
+        failed: Rows among them that failed for at least one output.
         example: One of those.
         copied: By number of the job and name of the set they came from, rows that were copied instead of encoded.
-        spared: Rows that were copied for every encoder, so that they were not even decoded.
+        spared: Rows that were copied for every output, so that they were not even decoded.
     """
 
     tried: int
@@ -47,7 +48,7 @@ class _Shard:
     job: FeatureJob
     job_number: int
     number: int
-    encoder: Encoder
+    output: Output
     index: DigestIndex | None
     features: NDArray[Any]
     status: NDArray[np.uint8]
@@ -59,7 +60,7 @@ class _Shard:
         """Take what the store has for the inputs of rows from `first` on; positions among them that have to be encoded."""
         if not self.index:
             return set(range(len(digests)))
-        copied = self.index.copy(digests, self.job.dtype, emitted=self.encoder.dtype)
+        copied = self.index.copy(digests, self.job.dtype, emitted=self.output.encoder.dtype)
         found = np.flatnonzero(copied.found & self._wanted(copied.features))
         self.features[first + found] = copied.features[found]
         self.status[first + found] = RowStatus.VALID
@@ -88,7 +89,7 @@ class _Shard:
 def run_unit(
     unit: Unit,
     jobs: Sequence[FeatureJob],
-    encoders: Sequence[Encoder],
+    outputs: Sequence[Output],
     indexes: Sequence[DigestIndex | None],
     dataset: Dataset,
     source: Source,
@@ -99,12 +100,12 @@ def run_unit(
     """Fill and publish the shards of a unit that are still pending.
 
     Every file is read and digested. Where the store has the feature of these bytes in an encoder's space already, in whatever
-    dataset, it is copied; an image that every encoder has so is not decoded.
+    dataset, it is copied; an image that every output has so is not decoded.
 
     Args:
         unit: Which rows, and which shard of which job.
         jobs: All jobs.
-        encoders: The encoder of each job.
+        outputs: The output of each job.
         indexes: The digest index of each job's space, None where nothing shall be copied.
         dataset: Whose rows they are.
         source: Where the images are.
@@ -117,10 +118,10 @@ def run_unit(
             job=jobs[number],
             job_number=number,
             number=shard,
-            encoder=encoders[number],
+            output=outputs[number],
             index=indexes[number],
             features=np.zeros(
-                (unit.rows, encoders[number].width), dtype=_wider(encoders[number].dtype, jobs[number].dtype)
+                (unit.rows, jobs[number].width), dtype=_wider(outputs[number].encoder.dtype, jobs[number].dtype)
             ),
             status=np.full(unit.rows, RowStatus.FAILED, dtype=np.uint8),
             zero_rows=zero_rows,
@@ -139,14 +140,14 @@ def run_unit(
         inputs = read_inputs(source, ids)
         digests[first : first + len(ids)] = inputs.digests
         lacking = [shard.copy(first, inputs.digests) for shard in shards]
-        wanted: dict[Preprocess, set[int]] = {}
+        wanted: dict[Preparation, set[int]] = {}
         for shard, positions in zip(shards, lacking, strict=True):
-            wanted.setdefault(shard.encoder.preprocess, set()).update(positions)
+            wanted.setdefault(shard.output.preparation, set()).update(positions)
         prepared = prepare(inputs, wanted)
         for shard, positions in zip(shards, lacking, strict=True):
-            usable, arrays = prepared.arrays(shard.encoder.preprocess, positions)
-            failures = prepared.failed(shard.encoder.preprocess, positions)
-            encoded, features, refused = encode_isolated(shard.encoder, usable, arrays)
+            usable, arrays = prepared.arrays(shard.output.preparation, positions)
+            failures = prepared.failed(shard.output.preparation, positions)
+            encoded, features, refused = encode_isolated(shard.output.encoder, usable, arrays)
             failures |= refused
             if encoded:
                 not_finite = shard.put([first + k for k in encoded], features)

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from featstore.encoders import Encoder
 from featstore.errors import AlignmentError, AlreadyExistsError, BadInputError, UsageError, sample_of
 from featstore.extract.inputs import prepare, read_inputs
 from featstore.extract.isolate import encode_isolated
+from featstore.extract.outputs import Output
 from featstore.extract.process import single_thread
 from featstore.progress import Progress
 from featstore.sources import Item, Skipped, Source
@@ -95,34 +95,34 @@ def list_source(store: Store, source: Source, name: str) -> Listing:
     return Listing(items, skipped, new, changed, vanished)
 
 
-def check_spaces(store: Store, dataset: str, encoders: Mapping[str, Encoder]) -> None:
+def check_spaces(store: Store, dataset: str, outputs: Mapping[str, Output]) -> None:
     """Refuse encoders of another space than their sets, before any image is read.
 
     Raises:
         SpaceMismatchError: naming the field.
     """
-    for name, encoder in encoders.items():
+    for name, output in outputs.items():
         key = f"{dataset}/{name}"
         if store.has_features(key):
             require_same(
                 store.features(key).space,
-                encoder.space,
+                output.space,
                 what=f"{key} exists",
-                hint="write to another name, or use the encoder that made this set",
+                hint="write to another name, or use the encoder (and the view settings) that made this set",
             )
 
 
-def probe(source: Source, ids: list[str], encoders: Mapping[str, Encoder], *, must_work: bool) -> float | None:
+def probe(source: Source, ids: list[str], outputs: Mapping[str, Output], *, must_work: bool) -> float | None:
     """Encode a few images spread over the source: check the encoders, measure their speed.
 
     Args:
         source: Where the images are.
         ids: Of all images to come.
-        encoders: To be checked.
+        outputs: What is made of every image; their encoders are checked.
         must_work: Whether it is an error that none of the images can be used.
 
     Returns:
-        Images a second of one thread with all encoders; None if no image can be used.
+        Images a second of one thread for all outputs; None if no image can be used.
 
     Raises:
         BadInputError: none can, and `must_work`.
@@ -133,11 +133,12 @@ def probe(source: Source, ids: list[str], encoders: Mapping[str, Encoder], *, mu
     with single_thread():
         began = time.perf_counter()
         inputs = read_inputs(source, chosen)
-        prepared = prepare(inputs, {encoder.preprocess: everything for encoder in encoders.values()})
+        prepared = prepare(inputs, {output.preparation: everything for output in outputs.values()})
         seconds = time.perf_counter() - began
         usable = 0
-        for encoder in encoders.values():
-            positions, arrays = prepared.arrays(encoder.preprocess, everything)
+        for output in outputs.values():
+            encoder = output.encoder
+            positions, arrays = prepared.arrays(output.preparation, everything)
             began = time.perf_counter()  # warm already: an encoder has seen one image when it is made
             taken, features, refused = encode_isolated(encoder, range(len(positions)), arrays)
             seconds += time.perf_counter() - began
@@ -146,7 +147,7 @@ def probe(source: Source, ids: list[str], encoders: Mapping[str, Encoder], *, mu
                     f"the encoder {encoder.space.name} fails on every one of {len(refused)} images: {refused[0].error}",
                     hint="call it on one preprocessed image to see where",
                 )
-            if taken:
+            if taken and output.recipe is None:
                 arrays = arrays[taken]
                 finite = np.isfinite(features).all(axis=1)
                 encoder.check(arrays[finite][:_CHECKED_IMAGES] if finite.any() else arrays)
@@ -191,7 +192,7 @@ def add_rows(store: Store, source: Source, name: str, listing: Listing) -> Datas
 def plan_jobs(
     store: Store,
     dataset: Dataset,
-    encoders: Mapping[str, Encoder],
+    outputs: Mapping[str, Output],
     *,
     dtype: str | None,
     rate: float | None,
@@ -199,15 +200,15 @@ def plan_jobs(
 ) -> dict[str, FeatureJob]:
     """A job for each set that does not cover the dataset yet, with the same shards wherever the store leaves a choice."""
     missing = {}
-    for name in encoders:
+    for name in outputs:
         key = f"{dataset.name}/{name}"
         missing[name] = dataset.rows - (store.features(key).rows if store.has_features(key) else 0)
-    types = {name: np.dtype(dtype) if dtype else encoder.dtype for name, encoder in encoders.items()}
-    row_bytes = max(encoder.width * types[name].itemsize for name, encoder in encoders.items())
+    types = {name: np.dtype(dtype) if dtype else output.encoder.dtype for name, output in outputs.items()}
+    row_bytes = max(output.space.width * types[name].itemsize for name, output in outputs.items())
     shard_rows = plan_shard_rows(max(1, *missing.values()), row_bytes, rate, workers)
     jobs: dict[str, FeatureJob] = {}
-    for name, encoder in encoders.items():
-        job = store.plan_features(dataset, name, encoder.space, types[name], shard_rows=shard_rows)
+    for name, output in outputs.items():
+        job = store.plan_features(dataset, name, output.space, types[name], shard_rows=shard_rows)
         if job is not None:
             jobs[name] = job
             shard_rows = job.shard_rows  # that of an earlier plan, when this run continues one

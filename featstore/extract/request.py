@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 
+from featstore.encoders.augment import Augment
 from featstore.store.policies import ZeroRows
+from featstore.strict import Strict
 
 __all__ = ["ExtractReport", "ExtractRequest", "SetReport"]
 
 
-class ExtractRequest(BaseModel):
+class ExtractRequest(Strict):
     """One extraction: the images of a source through one or several encoders.
 
     Attributes:
@@ -24,9 +26,12 @@ class ExtractRequest(BaseModel):
         dtype: Stored type; None takes each encoder's own.
         zero_rows: Whether an image whose feature is zero throughout, as stored, fails (`error`) or is kept (`keep`).
         max_failures: Stop when more than this fraction of the images tried has failed.
+        views: So many augmented views of every image are encoded besides the image as it is, each into a set of its own.
+        view_seed: What they are drawn from, together with the images' ids.
+        augment: What may change in a view.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    what: ClassVar[str] = "extraction settings"
 
     source: str
     dataset: str
@@ -36,6 +41,9 @@ class ExtractRequest(BaseModel):
     dtype: Literal["float16", "float32", "float64"] | None = None
     zero_rows: ZeroRows = "error"
     max_failures: float = Field(default=0.05, ge=0, le=1)
+    views: int = Field(default=0, ge=0, le=64)
+    view_seed: int = Field(default=0, ge=0)
+    augment: Augment = Field(default_factory=Augment)
 
 
 class SetReport(BaseModel):
@@ -73,7 +81,7 @@ class ExtractReport(BaseModel):
         vanished: Rows of the dataset that are not in the source any more.
         seconds: Wall time of the whole run.
         images_per_second: `encoded` by the time spent encoding, 0 when nothing was.
-        sets: One entry a model, by name.
+        sets: One entry a feature set, by name.
     """
 
     dataset: str

@@ -21,10 +21,10 @@ from typing import Any
 import torch
 
 import featstore.errors
-from featstore.encoders import Encoder, load_encoder
 from featstore.errors import FeatstoreError
 from featstore.extract.interrupts import Interrupts
 from featstore.extract.ledger import Ledger
+from featstore.extract.outputs import Output, Target, load_outputs
 from featstore.extract.pipeline import Tally, run_unit
 from featstore.extract.plan import Unit
 from featstore.extract.process import keep_memory, single_thread
@@ -50,7 +50,7 @@ class Work:
         store: The store.
         dataset: Name and version of the dataset.
         source: Where the images are.
-        uris: Model URI of each job.
+        targets: What each job makes.
         jobs: What is filled.
         batch: Images an encoder sees at once.
         zero_rows: What becomes of features that are zero throughout.
@@ -59,7 +59,7 @@ class Work:
     store: Store
     dataset: tuple[str, int]
     source: Source
-    uris: tuple[str, ...]
+    targets: tuple[Target, ...]
     jobs: tuple[FeatureJob, ...]
     batch: int
     zero_rows: ZeroRows
@@ -80,7 +80,7 @@ class _Slot:
 
 
 def run_here(
-    work: Work, encoders: Sequence[Encoder], units: Sequence[Unit], ledger: Ledger, stop: Interrupts, progress: Progress
+    work: Work, outputs: Sequence[Output], units: Sequence[Unit], ledger: Ledger, stop: Interrupts, progress: Progress
 ) -> None:
     """Do all units in this process, one after another.
 
@@ -98,7 +98,7 @@ def run_here(
                 stop.announce(progress)
                 ledger.update(number, tally)
 
-            run_unit(unit, work.jobs, encoders, indexes, dataset, work.source, work.batch, work.zero_rows, on_batch)
+            run_unit(unit, work.jobs, outputs, indexes, dataset, work.source, work.batch, work.zero_rows, on_batch)
 
 
 def run_workers(
@@ -269,12 +269,13 @@ def _worker(work: Work, units: dict[int, Unit], pipe: Connection) -> None:
 def _do(work: Work, units: dict[int, Unit], pipe: Connection, stop: threading.Event) -> None:
     dataset = work.store.dataset(*work.dataset)
     indexes = _indexes(work)
-    encoders = [load_encoder(uri) for uri in work.uris]
-    for job, encoder, uri in zip(work.jobs, encoders, work.uris, strict=True):
+    names = [job.plan.name for job in work.jobs]
+    outputs = list(load_outputs(dict(zip(names, work.targets, strict=True))).values())
+    for job, output, target in zip(work.jobs, outputs, work.targets, strict=True):
         require_same(
             job.space,
-            encoder.space,
-            what=f"{uri} became another encoder in a worker process",
+            output.space,
+            what=f"{target.uri} became another encoder in a worker process",
             hint="its factory must give the same weights every time; seed it, or load them from a file",
         )
     for number, unit in units.items():
@@ -284,7 +285,7 @@ def _do(work: Work, units: dict[int, Unit], pipe: Connection, stop: threading.Ev
         def on_batch(tally: Tally, number: int = number) -> None:
             pipe.send(("tally", (number, tally)))
 
-        run_unit(unit, work.jobs, encoders, indexes, dataset, work.source, work.batch, work.zero_rows, on_batch)
+        run_unit(unit, work.jobs, outputs, indexes, dataset, work.source, work.batch, work.zero_rows, on_batch)
         pipe.send(("done", number))
     pipe.send(("finished", None))
 

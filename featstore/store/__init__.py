@@ -12,7 +12,7 @@ from featstore.store.features import FeatureSet, RowStatus
 from featstore.store.garbage import DEFAULT_GRACE, Garbage, GarbageReport, collect_garbage
 from featstore.store.job import FeatureJob, plan_shard_rows
 from featstore.store.materialise import Fetched
-from featstore.store.names import SetRef, column_name, parse_set
+from featstore.store.names import SetRef, column_name, parse_set, view_name
 from featstore.store.policies import ZeroRows
 from featstore.store.publisher import publisher
 from featstore.store.records import RowFailure, Version
@@ -74,4 +74,5 @@ __all__ = [
     "split_dataset",
     "usage",
     "verify",
+    "view_name",
 ]

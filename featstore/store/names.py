@@ -7,9 +7,9 @@ from typing import NamedTuple
 
 from featstore.errors import UsageError
 
-__all__ = ["SetRef", "check_name", "column_name", "is_view", "parse_dataset", "parse_set"]
+__all__ = ["SetRef", "check_name", "clean_name", "column_name", "is_view", "parse_dataset", "parse_set", "view_name"]
 
-_VIEW = re.compile(r".+\.v[0-9]+", re.ASCII)
+_VIEW = re.compile(r"(.+)\.v[0-9]+", re.ASCII)
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,99}", re.ASCII)
 
 
@@ -43,6 +43,17 @@ def check_name(name: str, what: str) -> str:
 def is_view(name: str) -> bool:
     """Whether a set's name says that it holds augmented views (`NAME.v1`, …), not features of the inputs as they are."""
     return _VIEW.fullmatch(name) is not None
+
+
+def clean_name(name: str) -> str:
+    """Name of the set whose view this is; of any other set its own."""
+    found = _VIEW.fullmatch(name)
+    return found[1] if found else name
+
+
+def view_name(name: str, number: int) -> str:
+    """Name of the set that holds one view of what the set `name` holds."""
+    return f"{name}.v{number}"
 
 
 def column_name(text: str) -> str:

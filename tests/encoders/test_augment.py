@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 from PIL import Image
-from pydantic import ValidationError
 
 from featstore.encoders import Augment, Preprocess, View
+from featstore.errors import UsageError
 
 WHOLE = (0.0, 0.0, 1.0, 1.0)
 
@@ -31,7 +31,7 @@ def test_draws_stay_in_their_ranges_and_depend_on_seed_id_and_view_alone():
         assert np.mean(values) == pytest.approx(middle, abs=0.1 * extent + 0.05)
     assert 0.4 < np.mean([view.flip for view in views]) < 0.6
     assert not any(Augment(flip=False).draw(0, f"{n}", 0).flip for n in range(20))
-    with pytest.raises(ValidationError, match="area must be"):
+    with pytest.raises(UsageError, match="area must be"):
         Augment(area=(0.8, 0.3))
 
 

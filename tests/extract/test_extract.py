@@ -253,7 +253,7 @@ def test_dtypes(store, images):
 def test_a_value_that_the_dtype_cannot_hold_is_refused_by_name(store, images, monkeypatch):
     encoder = factories.old()
     monkeypatch.setattr(encoder, "encode", lambda arrays: np.full((len(arrays), 8), 1e6, dtype=np.float32))
-    monkeypatch.setattr(importlib.import_module("featstore.extract.extract"), "load_encoder", lambda _: encoder)
+    monkeypatch.setattr(importlib.import_module("featstore.extract.outputs"), "load_encoder", lambda _: encoder)
     with pytest.raises(NonFiniteError, match="float16"):
         run(store, images, dtype="float16")
 

@@ -59,7 +59,7 @@ def test_every_row_once_a_pass_in_an_order_of_seed_and_epoch(store, resident_byt
         assert {len(b.label) for b in batches} == {28, 29}
         assert len({b.generator.initial_seed() for b in batches}) == 5
         new = [inputs.take(b.rows.numpy()) for b in batches]
-        parts = (new, [b.label for b in batches], [data.columns_at(b.rows)["old_feature"] for b in batches])
+        parts = (new, [b.label for b in batches], [data.columns_at(b.rows, 0)["old_feature"] for b in batches])
         return [torch.cat(part).numpy() for part in parts]
 
     got = one_pass(0, 3)

@@ -134,9 +134,9 @@ class TrainingRows:
             rows = torch.from_numpy(positions)
             yield CachedBatch(rows, self.labels[rows], tensor_generator(seed, f"epoch {epoch} step {step}"))
 
-    def columns_at(self, rows: Tensor) -> dict[str, Tensor]:
-        """What batches carry, of these rows [B]."""
-        return {name: column.take(rows.numpy()) for name, column in self._columns.items()}
+    def columns_at(self, rows: Tensor, epoch: int) -> dict[str, Tensor]:
+        """What batches of an epoch carry, of these rows [B]."""
+        return {name: column.training(rows.numpy(), epoch) for name, column in self._columns.items()}
 
     def input_statistics(self) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation of every component of features, float64 [D] each; two passes."""

@@ -25,6 +25,7 @@ from featstore_training.config import TrainConfig
 from featstore_training.inputs import Inputs
 from featstore_training.objectives import Objective
 from featstore_training.seeds import global_seed
+from featstore_training.views import check_paired, view_sets
 
 __all__ = ["CachedSide", "open_cached_side"]
 
@@ -35,18 +36,24 @@ class CachedSide:
     Args:
         features: Of the new backbone.
         config: What the map is made of.
+        views: Cached views of the features.
+        seed: Draws which of them a step sees.
     """
 
     weights = WEIGHTS
     mode = "head"
     unused = frozenset({"augment", "dataset", "model"})
 
-    def __init__(self, features: FeatureSet, config: MapConfig) -> None:
+    def __init__(
+        self, features: FeatureSet, config: MapConfig, views: tuple[FeatureSet, ...] = (), *, seed: int = 0
+    ) -> None:
         self.features = features
         self.dataset = features.dataset
         self.width = features.width
-        self.identity = f"{features.ref} {features.record.uuid}"
+        self.identity = " ".join(f"{item.ref} {item.record.uuid}" for item in (features, *views))
         self._config = config
+        self._views = views
+        self._seed = seed
 
     def natural_width(self, method: type[Objective], old: int | None, side: int | None) -> int:
         """What the method takes for a map on these features."""
@@ -54,7 +61,7 @@ class CachedSide:
 
     def inputs(self, rows: NDArray[np.int64], cache: ColumnCache) -> Inputs:
         """The features, of any norm."""
-        return cache.column(self.features, rows, unit=False)
+        return cache.viewed(self.features, self._views, rows, unit=False, seed=self._seed)
 
     def raw(self, rows: NDArray[np.int64]) -> NDArray[np.floating[Any]] | None:
         """The features themselves."""
@@ -95,14 +102,14 @@ class CachedSide:
 
 
 def open_cached_side(
-    store: Store, config: TrainConfig, others: list[FeatureSet], progress: Progress
+    store: Store, config: TrainConfig, others: list[FeatureSet], old_views: tuple[FeatureSet, ...], progress: Progress
 ) -> tuple[CachedSide, NDArray[np.int64]]:
     """The new side of a config without images, and the rows that have a feature in it and in every other set.
 
     Raises:
         UsageError: nothing says what the new side is.
         NotFoundError: there is no such set.
-        AlignmentError: the sets belong to different datasets.
+        AlignmentError: the sets belong to different datasets, or old views are of other draws.
     """
     del progress
     if config.new is None:
@@ -110,7 +117,11 @@ def open_cached_side(
             "nothing says what the new side is", hint="--new DATASET/NAME, or --images FOLDER --model MODEL"
         )
     features = store.features(config.new)
-    return CachedSide(features, config.map), common_rows([features, *others])
+    views = view_sets(store, features, config.views)
+    if old_views:
+        check_paired(views, old_views)
+    side = CachedSide(features, config.map, views, seed=config.seed)
+    return side, common_rows([features, *views, *others, *old_views])
 
 
 def _map(module: nn.Module) -> FeatureMap:

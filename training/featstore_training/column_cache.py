@@ -5,12 +5,16 @@ N rows.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from functools import partial
+
 import numpy as np
 from blake3 import blake3
 from numpy.typing import NDArray
 
 from featstore.store import FeatureSet
 from featstore_training.batches import CachedColumn
+from featstore_training.views import ViewedColumn
 
 __all__ = ["ColumnCache"]
 
@@ -31,3 +35,12 @@ class ColumnCache:
         while len(self._held) > MOST_COLUMNS:
             del self._held[next(iter(self._held))]
         return column
+
+    def viewed(
+        self, features: FeatureSet, views: Sequence[FeatureSet], rows: NDArray[np.int64], *, unit: bool, seed: int
+    ) -> CachedColumn | ViewedColumn:
+        """The column of these rows; with views, one that training steps see in views drawn by `seed`."""
+        clean = self.column(features, rows, unit=unit)
+        if not views:
+            return clean
+        return ViewedColumn(clean, [partial(self.column, view, rows, unit=unit) for view in views], seed)

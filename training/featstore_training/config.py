@@ -9,11 +9,11 @@ from pydantic import Field, field_validator
 
 from featstore.encoders import Augment
 from featstore.maps import LinearConfig, MapConfig
+from featstore.strict import Strict
 from featstore_training.bridges import BridgePolicy
 from featstore_training.head_config import HeadConfig
 from featstore_training.model_config import ModelConfig
 from featstore_training.samplers import SamplerName
-from featstore_training.strict import Strict
 
 __all__ = ["TrainConfig"]
 
@@ -35,6 +35,10 @@ class TrainConfig(Strict):
         val_where: Filters that pick the validation rows; they never train. None given: a part of the training rows.
         val_fraction: That part.
         val_by: Whether it is taken from every class (`image`) or is whole classes (`class`).
+        views: Cached views (`NAME.v1` … `NAME.vk`) that rows are seen in besides the row as it is; each epoch draws one of
+            these for every row.
+        old_views: With views: whether a step compares with the old feature of the same view (`paired`) or of the row as it
+            is (`clean`); None takes what suits the method. In full mode `paired` cuts images as the old set's views.
         width: Output width; None takes the old width, without an old set the input width. A backbone has a width of its own.
         map: What the map of head mode is made of; the name of an architecture alone takes its defaults.
         bridge: How new features of another width are compared with old ones: `truncate` (the first components), `pad` (zeros
@@ -76,6 +80,8 @@ class TrainConfig(Strict):
     val_where: tuple[str, ...] = ()
     val_fraction: float = Field(default=0.1, ge=0, lt=1)
     val_by: Literal["image", "class"] = "image"
+    views: int = Field(default=0, ge=0, le=64)
+    old_views: Literal["paired", "clean"] | None = None
     width: int | None = Field(default=None, gt=0)
     map: MapConfig = Field(default_factory=LinearConfig)
     bridge: BridgePolicy | None = None

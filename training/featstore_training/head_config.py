@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from featstore_training.strict import Strict
+from featstore.strict import Strict
 
 __all__ = ["ArcFaceConfig", "CosFaceConfig", "CosineConfig", "HeadConfig", "SimplexConfig", "SoftmaxConfig"]
 

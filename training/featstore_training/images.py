@@ -15,10 +15,11 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from featstore.encoders import Augment, Preprocess
+from featstore.encoders import Augment, Preparation, Preprocess, ViewRecipe
 from featstore.errors import BadInputError
 from featstore.sources import Source, decode_image
 from featstore_training.ahead import ahead
+from featstore_training.views import drawn_views
 
 __all__ = ["ImageRows"]
 
@@ -34,6 +35,7 @@ class ImageRows:
         ids: Of the rows [N].
         preprocess: How images become input.
         augment: What training changes; None for nothing.
+        recipes: Views that an epoch draws from instead, besides the image as it is; the draws that cached columns pair with.
         seed: Of the draws.
         workers: Threads that prepare batches ahead of the computation; 0 for none.
         resident_bytes: Decoded images are kept in memory up to this size; others are decoded whenever they are needed.
@@ -50,6 +52,7 @@ class ImageRows:
         ids: Sequence[str],
         preprocess: Preprocess,
         augment: Augment | None,
+        recipes: Sequence[ViewRecipe] = (),
         *,
         seed: int,
         workers: int,
@@ -60,6 +63,7 @@ class ImageRows:
         self._ids = ids
         self._preprocess = preprocess
         self._augment = augment
+        self._recipes = (None, *recipes)
         self._seed = seed
         self._room = resident_bytes
         self._decoded: dict[int, NDArray[np.uint8]] = {}
@@ -74,6 +78,15 @@ class ImageRows:
 
     def training(self, positions: NDArray[np.int64], epoch: int) -> Tensor:
         """The images as an epoch sees them, float32 [B, C, S, S]: one view of each, drawn by seed, id and epoch."""
+        if len(self._recipes) > 1:
+            drawn = drawn_views(self._seed, epoch, len(self._recipes) - 1, len(self))[positions]
+            recipes = [self._recipes[number] for number in drawn.tolist()]
+            return self._stack(
+                [
+                    Preparation(self._preprocess, recipe).apply(self._image(row), self._ids[row])
+                    for row, recipe in zip(positions.tolist(), recipes, strict=True)
+                ]
+            )
         augment = self._augment
         if augment is None:
             return self.take(positions)

@@ -12,6 +12,7 @@ from featstore.errors import TrainingError, UsageError
 from featstore.evaluate import metric_info
 from featstore.progress import SILENT, Progress
 from featstore.store import FeatureSet, Store
+from featstore.strict import Strict
 from featstore_training.bridges import check_bridge
 from featstore_training.cached_side import open_cached_side
 from featstore_training.config import TrainConfig
@@ -23,7 +24,7 @@ from featstore_training.objectives.base import Need
 from featstore_training.old_head import OldRun, read_old_run
 from featstore_training.pixel_side import open_pixel_side
 from featstore_training.samplers import check_sampler
-from featstore_training.strict import Strict
+from featstore_training.views import view_sets
 
 __all__ = ["Job", "prepare"]
 
@@ -41,6 +42,7 @@ class Job:
         head: The classifier's settings.
         new: What is trained on what.
         old, side: Feature sets.
+        old_views: Cached views of the old set that steps compare with; none unless paired.
         old_run: What made the old set, if the user said so.
         width: Of the new features.
         rows: Training and validation rows.
@@ -54,6 +56,7 @@ class Job:
     head: HeadConfig
     new: NewSide
     old: FeatureSet | None
+    old_views: tuple[FeatureSet, ...]
     side: FeatureSet | None
     old_run: OldRun | None
     width: int
@@ -91,6 +94,7 @@ class Job:
         sets = {"old": self.old, "side": self.side}
         inputs = {name: f"{s.ref} {s.record.uuid}" if s else None for name, s in sets.items()}
         inputs["new"] = self.new.identity
+        inputs["old_views"] = " ".join(view.record.uuid for view in self.old_views) or None
         inputs["old_classifier"] = self.old_run.digest if self.old_run else None
         return {"config": config, "inputs": {**inputs, "rows_and_labels": digest.hexdigest()}}
 
@@ -129,7 +133,9 @@ def prepare(store: Store, config: TrainConfig, progress: Progress = SILENT) -> J
     old_run = read_old_run(config.old_run, old.space) if config.old_run and old else None
     _check_old_run(config.loss, method, head, old if method.compares else None, old_run, needs)
     open_side = open_cached_side if config.images is None else open_pixel_side
-    new, usable = open_side(store, config, [features for features in (old, side) if features], progress)
+    old_views = view_sets(store, old, config.views) if old and _paired(config, method, needs) else ()
+    others = [features for features in (old, side) if features]
+    new, usable = open_side(store, config, others, old_views, progress)
     if new.unused & method.defaults.keys():
         raise UsageError(
             f"loss '{config.loss}' is made of the parts of a map and trains in head mode only",
@@ -148,7 +154,21 @@ def prepare(store: Store, config: TrainConfig, progress: Progress = SILENT) -> J
     if isinstance(head, SimplexConfig):
         assigned = _assign(rows.class_names, old_run.assigned if old_run else {}, head.capacity)
         vertices = tuple(assigned[name] for name in rows.class_names)
-    return Job(config, method, params, head, new, old, side, old_run, width, rows, vertices, assigned)
+    return Job(config, method, params, head, new, old, old_views, side, old_run, width, rows, vertices, assigned)
+
+
+def _paired(config: TrainConfig, method: type[Objective], needs: frozenset[Need]) -> bool:
+    """Whether steps compare with old features of the same views."""
+    if config.old_views and not config.views:
+        raise UsageError(f"old_views={config.old_views} without views", hint="say how many: --views K")
+    if config.old_views == "paired" and "old_feature" not in needs:
+        raise UsageError(
+            f"loss '{config.loss}' compares no row with its own old feature, so there is nothing to pair",
+            hint="leave old_views out",
+        )
+    if config.views == 0 or "old_feature" not in needs:
+        return False
+    return (config.old_views or ("paired" if method.paired else "clean")) == "paired"
 
 
 def _width(config: TrainConfig, head: HeadConfig) -> int | None:

@@ -37,6 +37,10 @@ class JoinedColumns:
         """Rows by position."""
         return torch.cat([part.take(positions) for part in self._parts], dim=1)
 
+    def training(self, positions: NDArray[np.int64], epoch: int) -> Tensor:
+        """Rows by position, as an epoch sees them."""
+        return torch.cat([part.training(positions, epoch) for part in self._parts], dim=1)
+
     def blocks(self) -> Iterator[tuple[slice, Tensor]]:
         """All rows in order."""
         for blocks in zip(*(part.blocks() for part in self._parts), strict=True):
@@ -44,7 +48,7 @@ class JoinedColumns:
 
 
 class ColumnInputs(Inputs):
-    """Any column as what is trained on, the same in every epoch."""
+    """Any column as what is trained on."""
 
     workers = 0
     block_rows = 8192
@@ -60,9 +64,8 @@ class ColumnInputs(Inputs):
         return self._column.take(positions)
 
     def training(self, positions: NDArray[np.int64], epoch: int) -> Tensor:
-        """The same."""
-        del epoch
-        return self._column.take(positions)
+        """Rows by position, as an epoch sees them."""
+        return self._column.training(positions, epoch)
 
     def blocks(self) -> Iterator[tuple[slice, Tensor]]:
         """All rows in order."""

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 from pydantic import Field
 
 from featstore.encoders import Preprocess
-from featstore_training.strict import Strict
+from featstore.strict import Strict
 
 __all__ = ["ModelConfig"]
 

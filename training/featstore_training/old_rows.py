@@ -32,6 +32,9 @@ class Column(Protocol):
     def take(self, positions: NDArray[np.int64]) -> Tensor:
         """Float [len(positions), D]."""
 
+    def training(self, positions: NDArray[np.int64], epoch: int) -> Tensor:
+        """The same as a training step of an epoch sees them."""
+
     def blocks(self) -> Iterable[tuple[slice, Tensor]]:
         """All rows in order, some at a time."""
 

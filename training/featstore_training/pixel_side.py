@@ -5,6 +5,7 @@ N rows.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from featstore.encoders import Augment, Encoder, save_encoder
+from featstore.encoders import Augment, Encoder, ViewRecipe, save_encoder
 from featstore.encoders.uris import ENCODER_FILE
 from featstore.errors import NonFiniteError, UsageError
 from featstore.extract.plan import add_rows, list_source, report_differences
@@ -29,6 +30,7 @@ from featstore_training.config import TrainConfig
 from featstore_training.images import ImageRows
 from featstore_training.inputs import Inputs
 from featstore_training.objectives import Objective
+from featstore_training.views import recipes_of
 
 __all__ = ["PixelSide", "open_pixel_side"]
 
@@ -41,6 +43,7 @@ class PixelSide:
         source: Where the images are.
         encoder: Before training.
         augment: What training changes about images.
+        recipes: Views that training sees instead.
         seed: Of these changes.
         workers: Threads that prepare images.
     """
@@ -50,7 +53,15 @@ class PixelSide:
     unused = frozenset({"map", "new"})
 
     def __init__(
-        self, dataset: Dataset, source: Source, encoder: Encoder, augment: Augment | None, *, seed: int, workers: int
+        self,
+        dataset: Dataset,
+        source: Source,
+        encoder: Encoder,
+        augment: Augment | None,
+        recipes: Sequence[ViewRecipe] = (),
+        *,
+        seed: int,
+        workers: int,
     ) -> None:
         self.dataset = dataset
         self.width = encoder.width
@@ -58,6 +69,7 @@ class PixelSide:
         self._source = source
         self._encoder = encoder
         self._augment = augment
+        self._recipes = recipes
         self._seed = seed
         self._workers = workers
 
@@ -74,6 +86,7 @@ class PixelSide:
             self.dataset.ids.take(rows.tolist()),
             self._encoder.preprocess,
             self._augment,
+            self._recipes,
             seed=self._seed,
             workers=self._workers,
         )
@@ -129,7 +142,7 @@ class PixelSide:
 
 
 def open_pixel_side(
-    store: Store, config: TrainConfig, others: list[FeatureSet], progress: Progress
+    store: Store, config: TrainConfig, others: list[FeatureSet], old_views: tuple[FeatureSet, ...], progress: Progress
 ) -> tuple[PixelSide, NDArray[np.int64]]:
     """The new side of a config with images, and the rows that have an image and a feature in every other set.
 
@@ -140,6 +153,13 @@ def open_pixel_side(
         NotFoundError, BadInputError: no images.
         AlignmentError: the dataset was made from other images.
     """
+    if config.views and not old_views:
+        raise UsageError(
+            "full mode draws fresh views of images by itself; cached ones are there to pair with the old set's",
+            hint="leave --views out, or pair them: --set old_views=paired",
+        )
+    if old_views and "augment" in config.model_fields_set:
+        raise UsageError("paired views are cut as the old set's were", hint="leave augment out")
     if config.model is None:
         raise UsageError("images, but no model to train on them", hint="--model run:FOLDER, or --model convnet")
     names = [config.dataset, *(features.dataset.name for features in others)]
@@ -162,5 +182,7 @@ def open_pixel_side(
         dataset = add_rows(store, source, name, listing)
     rows = dataset.ids.rows_of([item.id for item in listing.items])
     usable = np.unique(rows[rows >= 0])
-    side = PixelSide(dataset, source, encoder, config.augment, seed=config.seed, workers=config.workers)
-    return side, np.intersect1d(usable, common_rows(others)) if others else usable
+    recipes = recipes_of(old_views)
+    side = PixelSide(dataset, source, encoder, config.augment, recipes, seed=config.seed, workers=config.workers)
+    sets = [*others, *old_views]
+    return side, np.intersect1d(usable, common_rows(sets)) if sets else usable

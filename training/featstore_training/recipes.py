@@ -22,8 +22,8 @@ import yaml
 from pydantic import Field
 
 from featstore.errors import NotFoundError, UnknownNameError, UsageError
+from featstore.strict import Strict
 from featstore_training.seeds import array_generator
-from featstore_training.strict import Strict
 
 __all__ = ["Recipe", "find_recipe", "merged", "parse_recipe", "read_recipe", "shipped_recipe", "shipped_recipes"]
 

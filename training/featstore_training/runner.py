@@ -155,7 +155,7 @@ def _load_rows(job: Job, cache: ColumnCache, old: OldRows | None) -> TrainingRow
 def _load_old(job: Job, cache: ColumnCache) -> OldRows | None:
     if job.old is None or not job.needs & {"old_feature", "prototype"}:
         return None
-    column = cache.column(job.old, job.rows.train, unit=True)
+    column = cache.viewed(job.old, job.old_views, job.rows.train, unit=True, seed=job.config.seed)
     return OldRows(column, torch.from_numpy(job.rows.train_labels), len(job.rows.class_names))
 
 

@@ -74,7 +74,7 @@ def make_batch(
 ) -> Batch:
     """New features of a step's rows; with a mixer, what the classifier sees as well."""
     cached, replaced, forward = step.cached, step.replaced, step.forward
-    columns = rows.columns_at(cached.rows)
+    columns = rows.columns_at(cached.rows, state.epoch)
     with torch.autocast("cpu", dtype=torch.bfloat16, enabled=config.amp is not None):
         feature = state.processes.features(state.module, inputs, len(step.picked)).float()
     mixed = None

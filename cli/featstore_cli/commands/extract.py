@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import rich_click as click
 
 from featstore_cli.exit_codes import ExitCode
-from featstore_cli.options import examples, json_option, pairs, share, store_option
+from featstore_cli.options import examples, json_option, pairs, share, store_option, typed
 from featstore_cli.render import amount, duration, out, print_json, progress
 
 if TYPE_CHECKING:
@@ -34,11 +34,19 @@ if TYPE_CHECKING:
     show_default=True,
     help="Features that are zero throughout fail, or are kept.",
 )
+@click.option(
+    "--views", type=click.IntRange(0, 64), default=0, help="Augmented views to cache: sets NAME.v1, NAME.v2, …"
+)
+@click.option("--view-seed", type=click.IntRange(0), default=0, help="What views are drawn from; default: 0.")
+@click.option(
+    "--augment", metavar="KEY=VALUE", multiple=True, help="What a view may change: area=[0.3,1], flip=false, angle=10."
+)
 @json_option
 @store_option
 @examples(
     "featstore extract photos --dataset cars --model old=run:models/old",
     "featstore extract photos --dataset cars --model v2=python:my.models:make",
+    "featstore extract photos --dataset cars --model old=run:models/old --views 2",
 )
 def extract(
     store: Store,
@@ -50,6 +58,9 @@ def extract(
     dtype: Any,
     max_failures: str,
     zero_rows: ZeroRows,
+    views: int,
+    view_seed: int,
+    augment: tuple[str, ...],
     as_json: bool,
 ) -> int:
     """Encode images once into shared feature sets.
@@ -57,11 +68,14 @@ def extract(
     SOURCE is a folder of images; its class folders, if any, become labels. Every image is read and decoded once for all
     models. MODEL is run:FOLDER (a run folder) or python:MODULE:FACTORY.
 
+    --views also encodes random views of every image, the same for all models; training can pair them row by row.
+
     The same command again resumes, adds images that are new, or finds everything cached. Images that cannot be used are
     recorded with the reason (`featstore show DATASET/NAME`) and the command exits with 3.
 
     An image whose bytes this store has encoded in the same space before, in any dataset, is copied instead of encoded.
     """
+    from featstore.encoders import Augment
     from featstore.extract import ExtractRequest
     from featstore.extract import extract as extract_images
 
@@ -74,6 +88,9 @@ def extract(
         dtype=dtype,
         max_failures=share(max_failures, option="--max-failures"),
         zero_rows=zero_rows,
+        views=views,
+        view_seed=view_seed,
+        augment=Augment(**typed(augment, option="--augment", example="flip=false")),
     )
     with progress() as listener:
         report = extract_images(store, request, progress=listener)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import rich_click as click
 
-from featstore_cli.options import examples, json_option, pairs, store_option, where_option
+from featstore_cli.options import examples, json_option, store_option, typed, where_option
 from featstore_cli.render import amount, duration, out, print_json, print_table, progress
 
 if TYPE_CHECKING:
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 )
 @where_option(help_text="Rows to train on, e.g. split=train; repeat for 'and'.")
 @where_option("--val-where", help_text="Rows to select on; default: a share of the training rows.")
+@click.option("--views", type=click.IntRange(0, 64), help="Train on this many cached views too (extract --views).")
 @click.option("--width", type=click.IntRange(1), help="Components of the new features; default: the old width.")
 @click.option("--bridge", metavar="HOW", help="For a width unlike the old: truncate, pad or project.")
 @click.option(
@@ -79,6 +80,7 @@ def train(
     folder: Path,
     where: tuple[str, ...],
     val_where: tuple[str, ...],
+    views: int | None,
     width: int | None,
     bridge: str | None,
     old_run: Path | None,
@@ -117,6 +119,7 @@ def train(
         "direction": direction,
         "where": where or None,
         "val_where": val_where or None,
+        "views": views,
         "width": width,
         "bridge": bridge,
         "old_run": old_run,
@@ -275,12 +278,8 @@ def _dotted(settings: tuple[str, ...], options: dict[str, Any]) -> dict[str, Any
     """
     from featstore.errors import UsageError
 
-    found: dict[str, Any] = {}
-    for name, text in pairs(settings, option="--set", example="lr=0.003").items():
+    found = typed(settings, option="--set", example="lr=0.003")
+    for name in found:
         if name in options:
             raise UsageError(f"--set {name}=… repeats --{name.replace('_', '-')}", hint="use the option")
-        try:
-            found[name] = json.loads(text)
-        except ValueError:
-            found[name] = text
     return found

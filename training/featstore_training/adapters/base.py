@@ -15,11 +15,11 @@ from torch import Tensor
 
 from featstore.maps import FeatureMap
 from featstore.progress import SILENT, Progress
+from featstore.strict import Strict
 from featstore_training.adapters.config import Direction
 from featstore_training.adapters.moments import Moments
 from featstore_training.heads import Head
 from featstore_training.old_rows import Column
-from featstore_training.strict import Strict
 
 __all__ = ["Adapter", "Candidate", "Choose", "Classes", "Pairs", "Work"]
 

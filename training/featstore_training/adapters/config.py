@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field, field_validator
 
-from featstore_training.strict import Strict
+from featstore.strict import Strict
 
 __all__ = ["AdapterConfig", "Direction"]
 

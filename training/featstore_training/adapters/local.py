@@ -13,10 +13,10 @@ from pydantic import Field
 
 from featstore.errors import TrainingError
 from featstore.maps import FeatureMap, MixtureConfig, build_map
+from featstore.strict import Strict
 from featstore_training.adapters.base import Adapter, Candidate, Choose, Pairs, Work
 from featstore_training.adapters.procrustes import nearest_orthogonal
 from featstore_training.seeds import array_generator
-from featstore_training.strict import Strict
 
 __all__ = ["Local", "LocalParams"]
 

@@ -9,10 +9,10 @@ import numpy as np
 from pydantic import Field
 
 from featstore.errors import TrainingError
+from featstore.strict import Strict
 from featstore_training.adapters.affine import affine_map
 from featstore_training.adapters.base import Adapter, Candidate, Choose, Pairs, Work
 from featstore_training.adapters.ridge import RidgePath, Strengths
-from featstore_training.strict import Strict
 
 __all__ = ["LowRank", "LowRankParams"]
 

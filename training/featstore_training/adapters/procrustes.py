@@ -8,9 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featstore.errors import TrainingError
+from featstore.strict import Strict
 from featstore_training.adapters.affine import affine_map
 from featstore_training.adapters.base import Adapter, Candidate, Choose, Pairs, Work
-from featstore_training.strict import Strict
 
 __all__ = ["Procrustes", "ProcrustesParams", "nearest_orthogonal"]
 

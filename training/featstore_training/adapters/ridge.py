@@ -9,10 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
+from featstore.strict import Strict
 from featstore_training.adapters.affine import affine_map
 from featstore_training.adapters.base import Adapter, Candidate, Choose, Pairs, Work
 from featstore_training.adapters.moments import Moments
-from featstore_training.strict import Strict
 
 __all__ = ["Ridge", "RidgeParams", "RidgePath", "Strengths"]
 

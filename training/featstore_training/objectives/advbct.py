@@ -13,11 +13,11 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
+from featstore.strict import Strict
 from featstore_training.heads import Head
 from featstore_training.objectives.base import Batch, ClassSide, Objective
 from featstore_training.objectives.radii import class_radii
 from featstore_training.objectives.registry import objective
-from featstore_training.strict import Strict
 
 __all__ = ["AdvBct", "AdvBctParams"]
 

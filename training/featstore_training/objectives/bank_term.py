@@ -12,10 +12,10 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn import functional
 
+from featstore.strict import Strict
 from featstore_training.cross_entropy import streamed_logsumexp
 from featstore_training.objectives.base import Batch
 from featstore_training.old_rows import OldRows
-from featstore_training.strict import Strict
 
 __all__ = ["Bank", "BankParams"]
 

@@ -15,12 +15,12 @@ import torch
 from torch import Tensor, nn
 
 from featstore.maps import MapConfig
+from featstore.strict import Strict
 from featstore_training.bridges import Bridge
 from featstore_training.heads import Head
 from featstore_training.old_head import OldHead
 from featstore_training.old_rows import OldRows
 from featstore_training.prototypes import Prototypes
-from featstore_training.strict import Strict
 
 __all__ = ["Batch", "ClassSide", "Current", "Mixer", "Need", "NoParams", "Objective"]
 
@@ -141,6 +141,7 @@ class Objective(nn.Module):
         compares: Whether new features are compared with old ones, so that the output space is declared compatible with
             the old one.
         old_optional: Whether it trains without an old set all the same.
+        paired: Whether it compares row by row, so that with cached views both sides show the same one unless asked otherwise.
         defaults: Settings of a run it takes where none are asked for, as in TrainConfig.
     """
 
@@ -152,6 +153,7 @@ class Objective(nn.Module):
     needs: ClassVar[frozenset[Need]] = frozenset({"label"})
     compares: ClassVar[bool] = True
     old_optional: ClassVar[bool] = False
+    paired: ClassVar[bool] = False
     defaults: ClassVar[Mapping[str, Any]] = MappingProxyType({})
 
     @classmethod

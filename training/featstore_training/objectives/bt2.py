@@ -14,11 +14,11 @@ from torch.nn import functional
 
 from featstore.errors import UsageError
 from featstore.maps import BasisConfig, MapConfig, RotatedParts
+from featstore.strict import Strict
 from featstore_training.heads import Head
 from featstore_training.objectives.base import Batch, ClassSide, Need, Objective
 from featstore_training.objectives.prototype_softmax import prototype_softmax
 from featstore_training.objectives.registry import objective
-from featstore_training.strict import Strict
 
 __all__ = ["Bt2", "Bt2Params"]
 

@@ -9,10 +9,10 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn import functional
 
+from featstore.strict import Strict
 from featstore_training.heads import Head
 from featstore_training.objectives.base import Batch, ClassSide, Objective
 from featstore_training.objectives.registry import objective
-from featstore_training.strict import Strict
 
 __all__ = ["L2", "L2Params"]
 
@@ -42,6 +42,7 @@ class L2(Objective):
 
     Params = L2Params
     needs = frozenset({"label", "old_feature"})
+    paired = True
 
     def __init__(self, params: L2Params, side: ClassSide) -> None:
         super().__init__()

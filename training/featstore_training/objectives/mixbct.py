@@ -35,6 +35,7 @@ class MixBct(Objective):
 
     Params = MixBctParams
     needs = frozenset({"label", "old_feature"})
+    paired = True
 
     def __init__(self, params: MixBctParams, side: ClassSide) -> None:
         super().__init__()

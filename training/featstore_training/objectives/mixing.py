@@ -12,8 +12,8 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from featstore.strict import Strict
 from featstore_training.old_rows import OldRows, class_members
-from featstore_training.strict import Strict
 
 __all__ = ["MixParams", "Mixing", "credible_rows"]
 

@@ -11,13 +11,13 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn import functional
 
+from featstore.strict import Strict
 from featstore_training.cross_entropy import class_cross_entropy
 from featstore_training.heads import Head
 from featstore_training.objectives.bank_term import Bank, BankParams
 from featstore_training.objectives.base import Batch, ClassSide, Need, Objective
 from featstore_training.objectives.mixing import Mixing, MixParams
 from featstore_training.prototypes import Prototypes
-from featstore_training.strict import Strict
 
 __all__ = ["PrototypeObjective", "PrototypeParams", "WhitenParams", "prototype_softmax"]
 

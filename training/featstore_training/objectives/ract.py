@@ -12,10 +12,10 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn import functional
 
+from featstore.strict import Strict
 from featstore_training.heads import Head
 from featstore_training.objectives.base import Batch, ClassSide, Objective
 from featstore_training.objectives.registry import objective
-from featstore_training.strict import Strict
 
 __all__ = ["Ract", "RactParams"]
 
@@ -54,6 +54,7 @@ class Ract(Objective):
 
     Params = RactParams
     needs = frozenset({"label", "old_feature"})
+    paired = True
 
     def __init__(self, params: RactParams, side: ClassSide) -> None:
         super().__init__()

@@ -8,8 +8,8 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from featstore.errors import UnknownNameError, UsageError
+from featstore.strict import Strict
 from featstore_training.objectives.base import Objective
-from featstore_training.strict import Strict
 
 if TYPE_CHECKING:
     from featstore_training.adapters.base import Adapter

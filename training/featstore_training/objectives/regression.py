@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from featstore.maps import Branches
+from featstore.strict import Strict
 from featstore_training.heads import Head
 from featstore_training.objectives.base import Batch, Current, Objective
-from featstore_training.strict import Strict
 
 __all__ = ["Regression", "RegressionParams"]
 

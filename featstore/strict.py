@@ -35,6 +35,7 @@ def _usage_error(error: ValidationError, what: str, known: list[str]) -> UsageEr
             if near := difflib.get_close_matches(key, known, n=3, cutoff=0.5):
                 hints.append(f"did you mean {' or '.join(near)}?")
         else:
-            problems.append(f"{key}: {problem['msg']}" if key else problem["msg"])
+            text = problem["msg"].removeprefix("Value error, ")
+            problems.append(f"{key}: {text}" if key else text)
     hints.append(f"there is: {', '.join(known)}" if known else "it takes no settings")
     return UsageError(f"{what}: {'; '.join(problems)}", hint="; ".join(hints))
