@@ -183,13 +183,14 @@ def test_ctrl_c_finishes_the_current_shard_in_this_process(tmp_path, many, undis
     store = Store.init(tmp_path / "store")
     request = ExtractRequest(source=str(many), dataset="d", models={"f": SLOW}, workers=1, batch=4)
     shard = plan_rows(undisturbed)
+    before = signal.getsignal(signal.SIGINT)
     presses = _Pressing(shard + 4)
     with pytest.raises(KeyboardInterrupt):
         extract(store, request, presses)
     assert presses.advanced == 2 * shard
     assert any("interrupt again" in note for note in presses.notes)
     check_interrupted(store, many, undisturbed)
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert signal.getsignal(signal.SIGINT) is before
 
 
 def test_a_second_ctrl_c_stops_at_once(tmp_path, many, undisturbed):

@@ -11,11 +11,11 @@ from torch import Tensor
 
 from featstore.errors import TrainingError, UsageError
 from featstore.maps import PosteriorConfig, build_map
+from featstore.strict import Strict
 from featstore_training.adapters.base import Adapter, Candidate, Choose, Pairs, Work
 from featstore_training.adapters.procrustes import nearest_orthogonal
 from featstore_training.heads import CosineSoftmax
 from featstore_training.prototypes import class_means, class_scatter
-from featstore_training.strict import Strict
 
 __all__ = ["Posterior", "PosteriorParams"]
 

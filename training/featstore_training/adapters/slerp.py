@@ -8,10 +8,10 @@ import torch
 from pydantic import Field
 
 from featstore.maps import SlerpConfig, build_map
+from featstore.strict import Strict
 from featstore_training.adapters.base import Adapter, Candidate, Choose, Pairs, Work
 from featstore_training.adapters.moments import Moments
 from featstore_training.adapters.procrustes import nearest_orthogonal
-from featstore_training.strict import Strict
 
 __all__ = ["Slerp", "SlerpParams"]
 
