@@ -29,6 +29,10 @@ def test_draws_stay_in_their_ranges_and_depend_on_seed_id_and_view_alone():
         assert np.abs(np.array(values) - middle).max() <= extent
         assert np.std(values) == pytest.approx(extent / 3**0.5, rel=0.1)
         assert np.mean(values) == pytest.approx(middle, abs=0.1 * extent + 0.05)
+    wild = [Augment(colour=0.3, grey=0.25).draw(0, f"{n}.png", 0) for n in range(500)]
+    assert np.abs(np.array([view.colour for view in wild]) - 1).max() <= 0.3
+    assert 0.2 < np.mean([view.grey for view in wild]) < 0.3
+    assert [view.box for view in wild] == [Augment().draw(0, f"{n}.png", 0).box for n in range(500)]
     assert 0.4 < np.mean([view.flip for view in views]) < 0.6
     assert not any(Augment(flip=False).draw(0, f"{n}", 0).flip for n in range(20))
     with pytest.raises(UsageError, match="area must be"):
@@ -51,6 +55,13 @@ def test_a_view_does_what_it_says():
     np.testing.assert_allclose(seen(brightness=1.5), plain * 1.5, atol=1e-4)
     np.testing.assert_allclose(seen(contrast=0.5), plain / 2 + plain.mean() / 2, atol=1e-4)
     assert seen(brightness=100.0).max() == 255
+    np.testing.assert_allclose(seen(colour=(0.5, 1.0, 2.0), grey=True), plain, atol=1e-4)  # a grey image has no colours
+    green = Image.new("RGB", (8, 8), (100, 200, 30))
+    plain_view = View(WHOLE, flip=False, angle=0.0, brightness=1.0, contrast=1.0)
+    tinted = Preprocess(size=4).apply(green, plain_view._replace(colour=(0.5, 1.0, 2.0)))
+    np.testing.assert_allclose(tinted[:, 0, 0] * 255, [50, 200, 60], atol=1e-3)
+    without = Preprocess(size=4).apply(green, plain_view._replace(grey=True))
+    np.testing.assert_allclose(without * 255, 0.299 * 100 + 0.587 * 200 + 0.114 * 30, atol=1e-3)
     np.testing.assert_allclose(seen(angle=180.0), np.rot90(pixels, 2)[1::2, 1::2], atol=1.01)
     grey = Image.new("RGB", (20, 10), (10, 200, 30))
     turned = Preprocess(size=6).apply(grey, View(WHOLE, flip=False, angle=45.0, brightness=1.0, contrast=1.0))

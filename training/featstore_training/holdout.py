@@ -45,13 +45,16 @@ class Rows:
     missing: int
 
 
-def choose_rows(dataset: Dataset, usable: NDArray[np.int64], config: TrainConfig) -> Rows:
+def choose_rows(
+    dataset: Dataset, usable: NDArray[np.int64], config: TrainConfig, *, labelled_only: bool = True
+) -> Rows:
     """Filter, drop unlabelled rows, and part training from validation.
 
     Args:
         dataset: Whose rows they are.
         usable: Rows that have everything a run reads, ascending.
         config: Filters, and how much validates.
+        labelled_only: Off for a method that reads no labels: all rows train, none validates and there are no classes.
 
     Raises:
         UsageError, UnknownNameError: a filter that means nothing or leaves no row.
@@ -64,6 +67,8 @@ def choose_rows(dataset: Dataset, usable: NDArray[np.int64], config: TrainConfig
     if config.val_where:
         validation = dataset.select(config.val_where)
         picked = np.setdiff1d(picked, validation)
+    if not labelled_only:
+        return _without_labels(picked, usable)
     wanted = np.union1d(picked, validation)
     labelled = wanted[codes[wanted] >= 0]
     kept = np.intersect1d(labelled, usable)
@@ -87,6 +92,14 @@ def choose_rows(dataset: Dataset, usable: NDArray[np.int64], config: TrainConfig
         unlabelled=len(wanted) - len(labelled),
         missing=len(labelled) - len(kept),
     )
+
+
+def _without_labels(picked: NDArray[np.int64], usable: NDArray[np.int64]) -> Rows:
+    train, none = np.intersect1d(picked, usable), np.empty(0, dtype=np.int64)
+    if len(train) < 2:
+        raise TrainingError(f"{len(train)} rows are left to train on", hint="look at the filters: --where")
+    missing = len(picked) - len(train)
+    return Rows(train, none, np.zeros_like(train), none, (), unlabelled=0, missing=missing)
 
 
 def hold_out(

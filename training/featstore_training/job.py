@@ -141,6 +141,11 @@ def prepare(store: Store, config: TrainConfig, progress: Progress = SILENT) -> J
             f"loss '{config.loss}' is made of the parts of a map and trains in head mode only",
             hint="train the backbone with another loss, extract, and give the set it makes to --new",
         )
+    if method.views_per_step > 1 and (new.mode == "head" or config.augment is None):
+        raise UsageError(
+            f"loss '{config.loss}' compares two random views of every image",
+            hint="give it images and a model: --images FOLDER --model convnet, or --recipe simclr for all settings",
+        )
     if unused := sorted(new.unused & {name for name, value in asked.items() if value is not None}):
         raise UsageError(f"the setting '{unused[0]}' means nothing in {new.mode} mode", hint="leave it out")
     width = _width(config, head) or new.natural_width(method, old.width if old else None, side.width if side else None)
@@ -148,7 +153,7 @@ def prepare(store: Store, config: TrainConfig, progress: Progress = SILENT) -> J
         check_bridge(config.bridge, width, old.width)
     elif config.bridge:
         raise UsageError(f"loss '{config.loss}' compares nothing that a bridge could lead to", hint="leave it out")
-    rows = choose_rows(new.dataset, usable, config)
+    rows = choose_rows(new.dataset, usable, config, labelled_only="label" in needs)
     check_sampler(config.sampler, config.batch, config.per_class, len(rows.class_names))
     vertices, assigned = None, {}
     if isinstance(head, SimplexConfig):

@@ -10,13 +10,16 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from featstore_training.ahead import ahead
 from featstore_training.batches import CachedBatch, TrainingRows
 from featstore_training.checkpoint import TrainState
 from featstore_training.config import TrainConfig
+from featstore_training.inputs import Inputs
 from featstore_training.objectives import Batch
 from featstore_training.objectives.base import Mixer
 
@@ -55,10 +58,17 @@ def planned_steps(state: TrainState, rows: TrainingRows, config: TrainConfig) ->
             step = _plan(state.objective.mixer, cached)
             waiting.append(step)
             own = state.processes.share(step.picked)
-            yield partial(rows.inputs.training, own.numpy(), state.epoch)
+            yield partial(_drawn, rows.inputs, own.numpy(), state.epoch, state.objective.views_per_step)
 
     for inputs in ahead(calls(), rows.inputs.workers):
         yield waiting.popleft(), inputs
+
+
+def _drawn(inputs: Inputs, positions: NDArray[np.int64], epoch: int, views: int) -> Tensor:
+    """Some rows as an epoch sees them; with two views those of all rows stand behind the first ones."""
+    if views == 1:
+        return inputs.training(positions, epoch)
+    return torch.cat([inputs.training(positions, views * epoch + view) for view in range(views)])
 
 
 def _plan(mixer: Mixer | None, cached: CachedBatch) -> Step:
@@ -76,7 +86,8 @@ def make_batch(
     cached, replaced, forward = step.cached, step.replaced, step.forward
     columns = rows.columns_at(cached.rows, state.epoch)
     with torch.autocast("cpu", dtype=torch.bfloat16, enabled=config.amp is not None):
-        feature = state.processes.features(state.module, inputs, len(step.picked)).float()
+        parts = inputs.chunk(state.objective.views_per_step)
+        feature, *more = [state.processes.features(state.module, part, len(step.picked)).float() for part in parts]
     mixed = None
     if replaced is not None:
         new = state.bridge.mixing_side(feature)[~replaced[forward]]
@@ -92,4 +103,5 @@ def make_batch(
         epoch=state.epoch,
         progress=progress,
         generator=cached.generator,
+        second=more[0] if more else None,
     )

@@ -14,6 +14,7 @@ from featstore_training.objectives import (  # noqa: F401 - importing a method r
     ndpp,
     odpp,
     ract,
+    simclr,
     unibct,
 )
 from featstore_training.objectives.base import Batch, ClassSide, Current, Objective

@@ -39,6 +39,7 @@ class Batch:
 
     Attributes:
         feature: New features [B, D_n], with gradient.
+        second: New features of another view of the same images, for objectives with two views.
         label: Class codes 0 … C−1, int64 [B].
         columns: Cached per-row columns the objective asked for; `old_feature` is [B, D_o] and `side`
             [B, S], both L2-normalised.
@@ -59,11 +60,18 @@ class Batch:
     epoch: int = 0
     progress: float = 0.0
     generator: torch.Generator | None = None
+    second: Tensor | None = None
 
     @property
     def compared(self) -> Tensor:
         """New features as they are compared with old ones, [B, D_o], of any norm."""
         return self.feature if self.bridged is None else self.bridged
+
+    def both_views(self) -> tuple[Tensor, Tensor]:
+        """Features of both views, for objectives that declare two."""
+        if self.second is None:
+            raise LookupError("this objective needs two views of every image; it must set `views_per_step`")
+        return self.feature, self.second
 
     def positions(self) -> Tensor:
         """`rows`, for objectives that cannot do without."""
@@ -137,11 +145,12 @@ class Objective(nn.Module):
     Attributes:
         name, summary, paper, forms: Set by the `objective` decorator.
         Params: Settings model of the method.
-        needs: Cached columns it reads.
+        needs: Cached columns it reads; without `label` it takes unlabelled rows, too, and nothing is held out.
         compares: Whether new features are compared with old ones, so that the output space is declared compatible with
             the old one.
         old_optional: Whether it trains without an old set all the same.
         paired: Whether it compares row by row, so that with cached views both sides show the same one unless asked otherwise.
+        views_per_step: How many views of every image a step shows it, 1 or 2; two need images.
         defaults: Settings of a run it takes where none are asked for, as in TrainConfig.
     """
 
@@ -154,6 +163,7 @@ class Objective(nn.Module):
     compares: ClassVar[bool] = True
     old_optional: ClassVar[bool] = False
     paired: ClassVar[bool] = False
+    views_per_step: ClassVar[int] = 1
     defaults: ClassVar[Mapping[str, Any]] = MappingProxyType({})
 
     @classmethod
