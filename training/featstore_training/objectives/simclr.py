@@ -12,10 +12,10 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
+from featstore.strict import Strict
 from featstore_training.heads import Head
 from featstore_training.objectives.base import Batch, ClassSide, Objective
 from featstore_training.objectives.registry import objective
-from featstore.strict import Strict
 
 __all__ = ["Simclr", "SimclrParams", "two_view_loss"]
 
