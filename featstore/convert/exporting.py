@@ -7,10 +7,11 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from featstore.convert.formats import format_of, is_zarr
+from featstore.convert.formats import format_of
 from featstore.convert.rows_csv import write_rows
 from featstore.convert.selection import Selection
 from featstore.errors import AlreadyExistsError, IncompleteError, NotFoundError
+from featstore.foreign import is_zarr
 from featstore.progress import SILENT, Progress
 from featstore.store import Store
 

@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 from featstore.encoders import view_recipe
 from featstore.extract.inputs import prepare, read_inputs
 from featstore.extract.isolate import encode_isolated
+from featstore.extract.listing import Places
 from featstore.extract.outputs import Output, Target, load_outputs
 from featstore.extract.process import single_thread
-from featstore.sources import ImageFolder
+from featstore.sources import open_source
 from featstore.spaces import require_same
 from featstore.store.names import clean_name
 from featstore.store.salvage import Wanted
@@ -27,14 +28,14 @@ class EncodeAgain:
     """A place for rows, as `featstore.store.repair` asks for: images that are encoded again.
 
     Args:
-        images: The folder of the images; ids are paths below it.
+        images: Where the images are, as `featstore extract` takes it.
         models: Model URI by name of the feature set; views are made by the model of the set they are views of.
     """
 
     name = "encoded again"
 
     def __init__(self, images: str, models: Mapping[str, str]) -> None:
-        self._source = ImageFolder.open(images)
+        self._source = open_source(images)
         self._models = dict(models)
         self._outputs: dict[str, Output] = {}
 
@@ -59,11 +60,12 @@ class EncodeAgain:
                 hint="give the encoder that made this set with --model",
             )
         output = self._outputs[name]
+        places = Places(wanted.features.dataset)
         with single_thread():
             for first in range(0, len(wanted.rows), _BATCH):
-                ids = wanted.features.dataset.ids.take(wanted.rows[first : first + _BATCH])
-                inputs = read_inputs(self._source, ids)
-                recorded = wanted.digests[first : first + len(ids)]
+                chosen = places.take(wanted.rows[first : first + _BATCH])
+                inputs = read_inputs(self._source, chosen)
+                recorded = wanted.digests[first : first + len(chosen)]
                 same = (inputs.digests == recorded).all(axis=1) | ~recorded.any(axis=1)
                 usable = {k for k in np.flatnonzero(same).tolist() if k not in inputs.failures}
                 prepared = prepare(inputs, {output.preparation: usable})

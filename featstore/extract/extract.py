@@ -9,32 +9,25 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
+from numpy.typing import NDArray
 
 import featstore
 from featstore.extract.interrupts import Interrupts
 from featstore.extract.ledger import Ledger
+from featstore.extract.listing import Listing, Places, add_rows, list_source, report_differences
 from featstore.extract.outputs import Output, Target, load_outputs, targets
-from featstore.extract.plan import (
-    Listing,
-    Unit,
-    add_rows,
-    check_spaces,
-    list_source,
-    plan_jobs,
-    probe,
-    report_differences,
-    units_of,
-)
+from featstore.extract.plan import Unit, check_spaces, plan_jobs, probe, units_of
 from featstore.extract.process import keep_memory
 from featstore.extract.request import ExtractReport, ExtractRequest, SetReport
 from featstore.extract.workers import Work, run_here, run_workers
 from featstore.progress import SILENT, Progress
-from featstore.sources import ImageFolder, Source
+from featstore.sources import Place, Source, open_source
 from featstore.store import Dataset, FeatureJob, RowStatus, Store
 from featstore.store.names import check_name
 
 __all__ = ["extract"]
 
+_PROBE_IMAGES = 32
 _WORTH_SECONDS = 5.0  # work that pays for starting a process, which imports torch and loads the encoders
 
 
@@ -70,7 +63,7 @@ def extract(store: Store, request: ExtractRequest, progress: Progress = SILENT) 
     keep_memory()
     check_name(request.dataset, "dataset")
     wanted = targets(request)
-    source = ImageFolder.open(request.source)
+    source = open_source(request.source)
     outputs = load_outputs(wanted)
     listing = list_source(store, source, request.dataset)
     check_spaces(store, request.dataset, outputs)
@@ -80,8 +73,8 @@ def extract(store: Store, request: ExtractRequest, progress: Progress = SILENT) 
     exists = store.has_dataset(request.dataset)
     unfinished = exists and _unfinished(store, request.dataset, wanted)
     if unfinished or listing.new:
-        coming = listing.items if unfinished else listing.new
-        rate = probe(source, [item.id for item in coming], outputs, must_work=not exists)
+        coming = _sample(store, request.dataset, listing, unfinished=unfinished)
+        rate = probe(source, coming, outputs, must_work=not exists)
         # rows the dataset has come first and alone: an interrupted plan covers exactly these, and is continued
         if unfinished:
             _fill(store, request, source, wanted, outputs, store.dataset(request.dataset), rate, done, progress)
@@ -91,6 +84,18 @@ def extract(store: Store, request: ExtractRequest, progress: Progress = SILENT) 
             dataset = add_rows(store, source, request.dataset, listing)
             _fill(store, request, source, wanted, outputs, dataset, rate, done, progress)
     return _report(store, request.dataset, wanted, listing, done, time.perf_counter() - began)
+
+
+def _sample(store: Store, name: str, listing: Listing, *, unfinished: bool) -> list[tuple[str, Place]]:
+    """Images to come, spread over the source."""
+    if unfinished:
+        rows = listing.known if len(listing.known) else store.dataset(name).live_rows()
+        return Places(store.dataset(name)).take(rows[_spread(len(rows))])
+    return listing.new.places(_spread(len(listing.new)))
+
+
+def _spread(count: int) -> NDArray[np.int64]:
+    return np.unique(np.linspace(0, count - 1, _PROBE_IMAGES).astype(np.int64))
 
 
 def _unfinished(store: Store, dataset: str, names: Iterable[str]) -> bool:
@@ -205,7 +210,7 @@ def _report(
         copied=done.spared,
         cached=dataset.rows - encoded - done.spared,
         failed=int(failed.sum()),
-        skipped=len(listing.skipped),
+        skipped=listing.skipped_in_all,
         changed=listing.changed,
         vanished=listing.vanished,
         seconds=seconds,

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from featstore.encoders import Preparation
 from featstore.errors import BadInputError
-from featstore.sources import Source, content_digest, decode_image
+from featstore.sources import Place, Source, content_digest, decode_image
 
 __all__ = ["Failure", "Inputs", "Prepared", "prepare", "read_inputs"]
 
@@ -71,12 +71,13 @@ class Prepared:
         return {position: failure for position, failure in failures.items() if position in wanted}
 
 
-def read_inputs(source: Source, ids: Sequence[str]) -> Inputs:
+def read_inputs(source: Source, wanted: Sequence[tuple[str, Place]]) -> Inputs:
     """Read and digest some files; one that cannot be read costs no other."""
+    ids = [id_ for id_, _ in wanted]
     inputs = Inputs(ids, [None] * len(ids), np.zeros((len(ids), _DIGEST_BYTES), dtype=np.uint8))
-    for position, id_ in enumerate(ids):
+    for position, (id_, place) in enumerate(wanted):
         try:
-            data = source.read(id_)
+            data = source.read(id_, place)
         except BadInputError as error:
             inputs.failures[position] = Failure("read", error.message)
             continue

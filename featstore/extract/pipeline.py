@@ -13,10 +13,11 @@ from numpy.typing import NDArray
 from featstore.encoders import Preparation
 from featstore.extract.inputs import Failure, prepare, read_inputs
 from featstore.extract.isolate import encode_isolated
+from featstore.extract.listing import Places
 from featstore.extract.outputs import Output
 from featstore.extract.plan import Unit
 from featstore.sources import Source
-from featstore.store import Dataset, DigestIndex, FeatureJob, RowFailure, RowStatus
+from featstore.store import DigestIndex, FeatureJob, RowFailure, RowStatus
 from featstore.store.policies import ZeroRows, all_zero
 
 __all__ = ["Tally", "run_unit"]
@@ -91,7 +92,7 @@ def run_unit(
     jobs: Sequence[FeatureJob],
     outputs: Sequence[Output],
     indexes: Sequence[DigestIndex | None],
-    dataset: Dataset,
+    places: Places,
     source: Source,
     batch: int,
     zero_rows: ZeroRows,
@@ -107,7 +108,7 @@ def run_unit(
         jobs: All jobs.
         outputs: The output of each job.
         indexes: The digest index of each job's space, None where nothing shall be copied.
-        dataset: Whose rows they are.
+        places: Ids of the dataset's rows, and where they lie in the source.
         source: Where the images are.
         batch: Images an encoder sees at once.
         zero_rows: Whether a feature that is zero throughout is a failure.
@@ -136,8 +137,9 @@ def run_unit(
     failed: set[int] = set()
     spared = 0
     for first in range(0, unit.rows, batch):
-        ids = dataset.ids.take(range(unit.start + first, unit.start + min(first + batch, unit.rows)))
-        inputs = read_inputs(source, ids)
+        chosen = places.take(range(unit.start + first, unit.start + min(first + batch, unit.rows)))
+        ids = [id_ for id_, _ in chosen]
+        inputs = read_inputs(source, chosen)
         digests[first : first + len(ids)] = inputs.digests
         lacking = [shard.copy(first, inputs.digests) for shard in shards]
         wanted: dict[Preparation, set[int]] = {}

@@ -1,50 +1,25 @@
-"""Before the work: what is in the source, what is new in it, how fast the encoders are, and who fills which shard."""
+"""Before the work: whether the encoders fit, how fast they are, and who fills which shard."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from featstore.errors import AlignmentError, AlreadyExistsError, BadInputError, UsageError, sample_of
+from featstore.errors import BadInputError, UsageError, sample_of
 from featstore.extract.inputs import prepare, read_inputs
 from featstore.extract.isolate import encode_isolated
 from featstore.extract.outputs import Output
 from featstore.extract.process import single_thread
-from featstore.progress import Progress
-from featstore.sources import Item, Skipped, Source
+from featstore.sources import Place, Source
 from featstore.spaces import require_same
-from featstore.store import Categories, Dataset, FeatureJob, NewRows, Store, plan_shard_rows
+from featstore.store import Dataset, FeatureJob, Store, plan_shard_rows
 
-__all__ = ["Listing", "Unit", "add_rows", "check_spaces", "list_source", "plan_jobs", "probe", "units_of"]
+__all__ = ["Unit", "check_spaces", "plan_jobs", "probe", "units_of"]
 
-_PROBE_IMAGES = 32
 _CHECKED_IMAGES = 8  # of those: checking encodes every image twice
-_SKIPPED_RECORDED = 100
-_COMMIT_TRIES = 5
-
-
-@dataclass(frozen=True)
-class Listing:
-    """A source compared with the dataset made from it.
-
-    Attributes:
-        items: Every image of the source.
-        skipped: What is not read, and why.
-        new: Images the dataset does not have.
-        changed: Images whose size or time differs from the dataset's.
-        vanished: Rows of the dataset that are not in the source.
-    """
-
-    items: list[Item]
-    skipped: list[Skipped]
-    new: list[Item]
-    changed: int
-    vanished: int
 
 
 @dataclass(frozen=True)
@@ -67,34 +42,6 @@ class Unit:
         return self.stop - self.start
 
 
-def list_source(store: Store, source: Source, name: str) -> Listing:
-    """List a source and compare it with the dataset, if that exists.
-
-    Raises:
-        BadInputError: no images.
-        AlignmentError: the dataset was made from something else.
-    """
-    skipped: list[Skipped] = []
-    items = list(source.rows(skipped.append))
-    if not store.has_dataset(name):
-        return Listing(items, skipped, items, 0, 0)
-    dataset = store.dataset(name)
-    rows = dataset.ids.rows_of([item.id for item in items])
-    new = [item for item, row in zip(items, rows, strict=True) if row < 0]
-    known = rows >= 0
-    changed = _changed(dataset, [item for item, row in zip(items, rows, strict=True) if row >= 0], rows[known])
-    vanished = len(dataset.live_rows()) - int(known.sum())
-    if dataset.root != source.root and (vanished or changed):
-        # the same folder under another path has the same images; anything else must not pass for them
-        origin = f"made from {dataset.root}" if dataset.root else "not made from a folder"
-        raise AlignmentError(
-            f"dataset {name} was {origin}, and {source.root} is not the same: "
-            f"{vanished} of its {dataset.rows} images are not there, {changed} are other files",
-            hint="give the folder it was made from, or choose another --dataset name",
-        )
-    return Listing(items, skipped, new, changed, vanished)
-
-
 def check_spaces(store: Store, dataset: str, outputs: Mapping[str, Output]) -> None:
     """Refuse encoders of another space than their sets, before any image is read.
 
@@ -112,12 +59,14 @@ def check_spaces(store: Store, dataset: str, outputs: Mapping[str, Output]) -> N
             )
 
 
-def probe(source: Source, ids: list[str], outputs: Mapping[str, Output], *, must_work: bool) -> float | None:
+def probe(
+    source: Source, coming: Sequence[tuple[str, Place]], outputs: Mapping[str, Output], *, must_work: bool
+) -> float | None:
     """Encode a few images spread over the source: check the encoders, measure their speed.
 
     Args:
         source: Where the images are.
-        ids: Of all images to come.
+        coming: Ids and places of some images to come, spread over the source.
         outputs: What is made of every image; their encoders are checked.
         must_work: Whether it is an error that none of the images can be used.
 
@@ -128,11 +77,11 @@ def probe(source: Source, ids: list[str], outputs: Mapping[str, Output], *, must
         BadInputError: none can, and `must_work`.
         UsageError, NonFiniteError: an encoder does not pass its check.
     """
-    chosen = [ids[k] for k in np.unique(np.linspace(0, len(ids) - 1, _PROBE_IMAGES).astype(int))]
+    chosen = [id_ for id_, _ in coming]
     everything = range(len(chosen))
     with single_thread():
         began = time.perf_counter()
-        inputs = read_inputs(source, chosen)
+        inputs = read_inputs(source, coming)
         prepared = prepare(inputs, {output.preparation: everything for output in outputs.values()})
         seconds = time.perf_counter() - began
         usable = 0
@@ -161,32 +110,6 @@ def probe(source: Source, ids: list[str], outputs: Mapping[str, Output], *, must
             hint="check the folder; a dataset needs at least one good image among those tried",
         )
     return None
-
-
-def add_rows(store: Store, source: Source, name: str, listing: Listing) -> Dataset:
-    """Commit new images as rows, making the dataset if needed; a concurrent run that did the same is no conflict."""
-    new = listing.new
-    provenance = {
-        "made by": "extract",
-        "source": source.root,
-        "skipped": [list(entry) for entry in listing.skipped[:_SKIPPED_RECORDED]],
-        "skipped in all": len(listing.skipped),
-    }
-    for _ in range(_COMMIT_TRIES):
-        if store.has_dataset(name):
-            rows = store.dataset(name).ids.rows_of([item.id for item in new])
-            new = [item for item, row in zip(new, rows, strict=True) if row < 0]
-            if not new:
-                return store.dataset(name)
-        try:
-            if store.has_dataset(name):
-                return store.append_rows(name, _as_rows(new), provenance=provenance)
-            return store.create_dataset(name, _as_rows(new), root=source.root, provenance=provenance)
-        except AlreadyExistsError:
-            continue  # another run committed some of them between the look and the commit
-    raise UsageError(
-        f"dataset {name} keeps changing while images are added", hint="let the other extraction finish first"
-    )
 
 
 def plan_jobs(
@@ -228,39 +151,3 @@ def units_of(jobs: list[FeatureJob]) -> tuple[list[Unit], int]:
                 pending.add(span)
     units = [Unit(*span, tuple(shards)) for span, shards in sorted(together.items()) if span in pending]
     return units, sum(stop - start for start, stop in together) - sum(unit.rows for unit in units)
-
-
-def report_differences(listing: Listing, progress: Progress) -> None:
-    """Tell the user what in the source is not as the dataset says, or is not read."""
-    if listing.skipped:
-        reasons = sample_of([f"{entry.path} ({entry.reason})" for entry in listing.skipped], 3)
-        progress.note(f"{len(listing.skipped)} entries skipped: {reasons}")
-    if listing.changed:
-        progress.note(
-            f"{listing.changed} images changed since the dataset was committed; their features stay those of the old content"
-        )
-    if listing.vanished:
-        progress.note(f"{listing.vanished} images of the dataset are not in the source any more; their rows stay")
-
-
-def _changed(dataset: Dataset, items: list[Item], rows: NDArray[np.int64]) -> int:
-    differs = np.zeros(len(items), dtype=bool)
-    for column, field in (("size", 2), ("mtime_ns", 3)):
-        if column in dataset.column_names:
-            stored = dataset.column(column)
-            if not isinstance(stored, Categories):
-                now: NDArray[Any] = np.array([item[field] for item in items], dtype=np.int64)
-                differs |= stored[rows] != now
-    return int(differs.sum())
-
-
-def _as_rows(items: list[Item]) -> NewRows:
-    labels = [item.label for item in items]
-    return NewRows(
-        ids=[item.id for item in items],
-        labels=labels if any(label is not None for label in labels) else None,
-        columns={
-            "size": np.array([item.size for item in items], dtype=np.int64),
-            "mtime_ns": np.array([item.mtime_ns for item in items], dtype=np.int64),
-        },
-    )

@@ -17,7 +17,7 @@ class ExtractRequest(Strict):
     """One extraction: the images of a source through one or several encoders.
 
     Attributes:
-        source: A folder of images.
+        source: Where the images are, as `featstore.sources.spec` describes it.
         dataset: Name of the dataset in the store; made when it is new, extended by images it does not have yet.
         models: Model URI by name of the feature set.
         workers: Worker processes, each with one thread; None takes one for each core, fewer where the work would not

@@ -24,6 +24,7 @@ import featstore.errors
 from featstore.errors import FeatstoreError
 from featstore.extract.interrupts import Interrupts
 from featstore.extract.ledger import Ledger
+from featstore.extract.listing import Places
 from featstore.extract.outputs import Output, Target, load_outputs
 from featstore.extract.pipeline import Tally, run_unit
 from featstore.extract.plan import Unit
@@ -87,7 +88,7 @@ def run_here(
     Raises:
         KeyboardInterrupt: a stop was asked for and units are left.
     """
-    dataset = work.store.dataset(*work.dataset)
+    places = Places(work.store.dataset(*work.dataset))
     indexes = _indexes(work)
     with single_thread():
         for number, unit in enumerate(units):
@@ -98,7 +99,7 @@ def run_here(
                 stop.announce(progress)
                 ledger.update(number, tally)
 
-            run_unit(unit, work.jobs, outputs, indexes, dataset, work.source, work.batch, work.zero_rows, on_batch)
+            run_unit(unit, work.jobs, outputs, indexes, places, work.source, work.batch, work.zero_rows, on_batch)
 
 
 def run_workers(
@@ -267,7 +268,7 @@ def _worker(work: Work, units: dict[int, Unit], pipe: Connection) -> None:
 
 
 def _do(work: Work, units: dict[int, Unit], pipe: Connection, stop: threading.Event) -> None:
-    dataset = work.store.dataset(*work.dataset)
+    places = Places(work.store.dataset(*work.dataset))
     indexes = _indexes(work)
     names = [job.plan.name for job in work.jobs]
     outputs = list(load_outputs(dict(zip(names, work.targets, strict=True))).values())
@@ -285,7 +286,7 @@ def _do(work: Work, units: dict[int, Unit], pipe: Connection, stop: threading.Ev
         def on_batch(tally: Tally, number: int = number) -> None:
             pipe.send(("tally", (number, tally)))
 
-        run_unit(unit, work.jobs, outputs, indexes, dataset, work.source, work.batch, work.zero_rows, on_batch)
+        run_unit(unit, work.jobs, outputs, indexes, places, work.source, work.batch, work.zero_rows, on_batch)
         pipe.send(("done", number))
     pipe.send(("finished", None))
 

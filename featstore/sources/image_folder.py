@@ -11,14 +11,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from featstore.errors import BadInputError, NotFoundError
-from featstore.sources.source import Item, Skipped
+from featstore.sources.source import NOWHERE, Item, Place, Skipped
 
-__all__ = ["EXTENSIONS", "ImageFolder"]
+__all__ = ["EXTENSIONS", "MAX_FILE_BYTES", "ImageFolder", "is_image"]
 
 EXTENSIONS = frozenset({
     ".bmp", ".gif", ".jfif", ".jpe", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".pnm", ".ppm", ".tif", ".tiff", ".webp",
 })  # fmt: skip
-_MAX_FILE_BYTES = 1 << 30  # a larger file is no image of a gallery, and would be read into memory whole
+MAX_FILE_BYTES = 1 << 30  # a larger file is no image of a gallery, and would be read into memory whole
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ class ImageFolder:
                 hint=f"known extensions: {' '.join(sorted(EXTENSIONS))}",
             )
 
-    def read(self, id_: str) -> bytes:
+    def read(self, id_: str, _: Place = NOWHERE, /) -> bytes:
         """The bytes of one image.
 
         Raises:
@@ -96,8 +96,8 @@ class ImageFolder:
                 found = os.fstat(descriptor)
                 if not stat.S_ISREG(found.st_mode):
                     raise BadInputError(f"{id_} is not a regular file")
-                if found.st_size > _MAX_FILE_BYTES:
-                    raise BadInputError(f"{id_} has {found.st_size:,} bytes, more than {_MAX_FILE_BYTES:,}")
+                if found.st_size > MAX_FILE_BYTES:
+                    raise BadInputError(f"{id_} has {found.st_size:,} bytes, more than {MAX_FILE_BYTES:,}")
                 return stream.readall()
         except OSError as error:
             raise BadInputError(f"{id_} cannot be read: {error.strerror}") from error
@@ -128,7 +128,7 @@ class ImageFolder:
                     continue
                 below = (*above, (info.st_dev, info.st_ino))
                 yield from self._walk(Path(entry.path), f"{path}/", below, real_root, skip)
-            elif not _is_image(name):
+            elif not is_image(name):
                 continue
             elif stat.S_ISREG(info.st_mode):
                 label = path.split("/", 1)[0] if "/" in path else None
@@ -156,7 +156,7 @@ class ImageFolder:
                 skip(Skipped(ascii(prefix + entry.name), "the name is not valid UTF-8"))
                 continue
             name = unicodedata.normalize("NFC", entry.name)
-            if name in found and (_is_image(name) or entry.is_dir()):
+            if name in found and (is_image(name) or entry.is_dir()):
                 raise BadInputError(
                     f"{prefix + found[name].name!a} and {prefix + entry.name!a} in {self.folder} "
                     "are the same name in Unicode form NFC",
@@ -180,7 +180,8 @@ class ImageFolder:
         return path
 
 
-def _is_image(name: str) -> bool:
+def is_image(name: str) -> bool:
+    """Whether a file's name says that it is an image."""
     return os.path.splitext(name)[1].lower() in EXTENSIONS  # noqa: PTH122 - called for every file, Path is 10× slower
 
 

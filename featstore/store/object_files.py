@@ -7,20 +7,19 @@ moment of use and are never part of this object, so pickling it or writing its l
 from __future__ import annotations
 
 import contextlib
-import os
 import random
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from obstore.exceptions import AlreadyExistsError, BaseError
 
 from featstore.errors import CorruptStoreError, FeatstoreError, NotFoundError, UsageError
+from featstore.object_access import Patience, connect, explain
 from featstore.store.files import FileInfo
-from featstore.store.object_access import explain, login
 
 if TYPE_CHECKING:
     from obstore.store import ObjectStore
@@ -36,19 +35,10 @@ _PART_BYTES = 8 << 20
 _CONNECTIONS = 8
 
 
-class _Patience(NamedTuple):
-    """How long to keep asking, to wait for a connection, and to wait for a server that says nothing."""
-
-    total: timedelta
-    connect: timedelta
-    silence: timedelta
-
-
 # a server under load comes back within minutes; credentials are not renewed between retries, so not much longer
-_PATIENT = _Patience(timedelta(minutes=3), timedelta(seconds=10), timedelta(seconds=60))
+_PATIENT = Patience(timedelta(minutes=3), timedelta(seconds=10), timedelta(seconds=60))
 # a place that never answered is more likely wrong than busy
-_IMPATIENT = _Patience(timedelta(seconds=10), timedelta(seconds=3), timedelta(seconds=10))
-_ENDPOINTS = ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT")
+_IMPATIENT = Patience(timedelta(seconds=10), timedelta(seconds=3), timedelta(seconds=10))
 
 
 class ObjectFiles:
@@ -210,33 +200,11 @@ class ObjectFiles:
 
     @cached_property
     def _patient(self) -> ObjectStore:
-        return self._opened(_PATIENT)
+        return connect(self.location, _PATIENT)
 
     @cached_property
     def _impatient(self) -> ObjectStore:
-        return self._opened(_IMPATIENT)
-
-    def _opened(self, patience: _Patience) -> ObjectStore:
-        from obstore.store import from_url
-
-        try:
-            store: ObjectStore = from_url(
-                self.location,
-                client_options={
-                    "connect_timeout": patience.connect,
-                    "read_timeout": patience.silence,
-                    "timeout": "15 minutes",
-                    "allow_http": any(os.environ.get(name, "").startswith("http://") for name in _ENDPOINTS),
-                },
-                retry_config={"max_retries": 10, "retry_timeout": patience.total, "backoff": {}},
-                **login(self.location),
-            )
-        except (BaseError, ValueError) as error:
-            raise UsageError(
-                f"cannot use {self.location}: {str(error).splitlines()[0]}",
-                hint="check the address, and that AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY are set or unset together",
-            ) from error
-        return store
+        return connect(self.location, _IMPATIENT)
 
     @contextlib.contextmanager
     def _explained(self, key: str) -> Iterator[None]:

@@ -64,7 +64,7 @@ def test_the_whole_way(bucket, output, tmp_path, monkeypatch):
 def test_a_server_that_fails_stops_the_work_and_the_same_command_finishes_it(bucket, s3, output, tmp_path, monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
     monkeypatch.chdir(tmp_path)
-    patience = object_files._Patience(*[timedelta(seconds=0.5)] * 3)
+    patience = object_files.Patience(*[timedelta(seconds=0.5)] * 3)
     monkeypatch.setattr(object_files, "_PATIENT", patience)
     values = np.random.default_rng(0).normal(size=(500, 12)).astype(np.float32)
     np.savez("new.npz", features=values)

@@ -26,7 +26,7 @@ def files(bucket):
 @pytest.fixture
 def hurried(monkeypatch):
     """Gives up after about a second, whether the place ever answered or not."""
-    patience = object_files._Patience(timedelta(seconds=0.5), timedelta(seconds=0.5), timedelta(seconds=0.5))
+    patience = object_files.Patience(timedelta(seconds=0.5), timedelta(seconds=0.5), timedelta(seconds=0.5))
     monkeypatch.setattr(object_files, "_PATIENT", patience)
     monkeypatch.setattr(object_files, "_IMPATIENT", patience)
 

@@ -15,6 +15,7 @@ from featstore.errors import AlignmentError, BadInputError, TrainingError, Usage
 from featstore.evaluate import evaluate_arrays
 from featstore.extract import ExtractRequest, extract
 from featstore.runs import read_card
+from featstore.sources import NOWHERE
 from featstore.spaces import comparable
 from featstore.store import Store
 from featstore_training import TrainConfig, losses, train
@@ -206,7 +207,15 @@ def test_images_are_read_augmented_and_kept(tmp_path):
     (tmp_path / "bad.png").write_bytes(b"no image")
     preprocess, source = Preprocess(size=8, channels=1), Counting()
     ids = ["0.png", "1.png", "2.png", "3.png"]
-    rows = ImageRows(source, ids, preprocess, Augment(angle=20, brightness=0.3), seed=3, workers=1, resident_bytes=300)
+    rows = ImageRows(
+        source,
+        [(id_, NOWHERE) for id_ in ids],
+        preprocess,
+        Augment(angle=20, brightness=0.3),
+        seed=3,
+        workers=1,
+        resident_bytes=300,
+    )
     positions = np.array([2, 0, 3])
     first = rows.training(positions, 0)
     assert first.shape == (3, 1, 8, 8)
@@ -220,7 +229,7 @@ def test_images_are_read_augmented_and_kept(tmp_path):
     rows.take(np.arange(4))
     assert source.reads - before == 2  # two of four fit into 300 bytes
     assert rows.training(np.array([], dtype=np.int64), 0).shape == (0, 1, 8, 8)
-    broken = ImageRows(source, ["bad.png"], preprocess, None, seed=0, workers=0)
+    broken = ImageRows(source, [("bad.png", NOWHERE)], preprocess, None, seed=0, workers=0)
     with pytest.raises(BadInputError, match=r"bad\.png cannot be trained on"):
         broken.take(np.array([0]))
 

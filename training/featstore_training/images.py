@@ -17,7 +17,7 @@ from torch import Tensor
 
 from featstore.encoders import Augment, Preparation, Preprocess, ViewRecipe
 from featstore.errors import BadInputError
-from featstore.sources import Source, decode_image
+from featstore.sources import NOWHERE, Place, Source, decode_image
 from featstore_training.ahead import ahead
 from featstore_training.views import drawn_views
 
@@ -28,11 +28,11 @@ RESIDENT_BYTES = 2 * 2**30
 
 
 class ImageRows:
-    """Images of some ids, preprocessed, addressed by their position among these.
+    """Images of some rows, preprocessed, addressed by their position among these.
 
     Args:
         source: Where the images are.
-        ids: Of the rows [N].
+        rows: Id and place of each [N].
         preprocess: How images become input.
         augment: What training changes; None for nothing.
         recipes: Views that an epoch draws from instead, besides the image as it is; the draws that cached columns pair with.
@@ -49,7 +49,7 @@ class ImageRows:
     def __init__(
         self,
         source: Source,
-        ids: Sequence[str],
+        rows: Sequence[tuple[str, Place]],
         preprocess: Preprocess,
         augment: Augment | None,
         recipes: Sequence[ViewRecipe] = (),
@@ -60,7 +60,7 @@ class ImageRows:
     ) -> None:
         self.workers = workers
         self._source = source
-        self._ids = ids
+        self._rows = rows
         self._preprocess = preprocess
         self._augment = augment
         self._recipes = (None, *recipes)
@@ -68,9 +68,10 @@ class ImageRows:
         self._room = resident_bytes
         self._decoded: dict[int, NDArray[np.uint8]] = {}
         self._lock = threading.Lock()
+        self._reading = threading.Lock()
 
     def __len__(self) -> int:
-        return len(self._ids)
+        return len(self._rows)
 
     def take(self, positions: NDArray[np.int64]) -> Tensor:
         """The images as they are, float32 [B, C, S, S]."""
@@ -83,7 +84,7 @@ class ImageRows:
             recipes = [self._recipes[number] for number in drawn.tolist()]
             return self._stack(
                 [
-                    Preparation(self._preprocess, recipe).apply(self._image(row), self._ids[row])
+                    Preparation(self._preprocess, recipe).apply(self._image(row), self._rows[row][0])
                     for row, recipe in zip(positions.tolist(), recipes, strict=True)
                 ]
             )
@@ -92,7 +93,7 @@ class ImageRows:
             return self.take(positions)
         return self._stack(
             [
-                self._preprocess.apply(self._image(row), augment.draw(self._seed, self._ids[row], epoch))
+                self._preprocess.apply(self._image(row), augment.draw(self._seed, self._rows[row][0], epoch))
                 for row in positions.tolist()
             ]
         )
@@ -109,13 +110,19 @@ class ImageRows:
         size = self._preprocess.size
         return torch.empty(0, self._preprocess.channels, size, size)
 
+    def _read(self, id_: str, place: Place) -> bytes:
+        if place is NOWHERE:
+            return self._source.read(id_)
+        with self._reading:  # rows of one file share its stream
+            return self._source.read(id_, place)
+
     def _image(self, row: int) -> Image.Image:
         pixels = self._decoded.get(row)
         if pixels is not None:
             return Image.fromarray(pixels)
-        id_ = self._ids[row]
+        id_, place = self._rows[row]
         try:
-            image = decode_image(self._source.read(id_))
+            image = decode_image(self._read(id_, place))
         except BadInputError as error:
             raise BadInputError(
                 f"{id_} cannot be trained on: {error.message}", hint="leave it out: --where id!=@FILE"

@@ -17,10 +17,10 @@ from torch import nn
 from featstore.encoders import Augment, Encoder, ViewRecipe, save_encoder
 from featstore.encoders.uris import ENCODER_FILE
 from featstore.errors import NonFiniteError, UsageError
-from featstore.extract.plan import add_rows, list_source, report_differences
+from featstore.extract.listing import Places, add_rows, list_source, report_differences
 from featstore.progress import Progress
 from featstore.runs import RunCard
-from featstore.sources import ImageFolder, Source
+from featstore.sources import Source, open_source
 from featstore.spaces import Space
 from featstore.store import Dataset, FeatureSet, Store, common_rows
 from featstore_training.backbone import Backbone, initial_encoder
@@ -83,7 +83,7 @@ class PixelSide:
         del cache
         return ImageRows(
             self._source,
-            self.dataset.ids.take(rows.tolist()),
+            Places(self.dataset).take(rows),
             self._encoder.preprocess,
             self._augment,
             self._recipes,
@@ -170,18 +170,18 @@ def open_pixel_side(
         )
     if others and name != others[0].dataset.name:
         raise UsageError(f"{others[0].ref} is not of dataset {name}", hint="leave --dataset out")
-    source = ImageFolder.open(str(config.images))
+    source = open_source(str(config.images))
     encoder = initial_encoder(config.model, config.seed)
     listing = list_source(store, source, name)
     report_differences(listing, progress)
     if store.has_dataset(name):
         dataset = others[0].dataset if others else store.dataset(name)
-        if listing.new:
+        usable = np.unique(listing.known)
+        if len(listing.new):
             progress.note(f"{len(listing.new)} images are not in dataset {name} yet and are not trained on")
     else:
         dataset = add_rows(store, source, name, listing)
-    rows = dataset.ids.rows_of([item.id for item in listing.items])
-    usable = np.unique(rows[rows >= 0])
+        usable = dataset.live_rows()
     recipes = recipes_of(old_views)
     side = PixelSide(dataset, source, encoder, config.augment, recipes, seed=config.seed, workers=config.workers)
     sets = [*others, *old_views]

@@ -45,7 +45,8 @@ if TYPE_CHECKING:
 @store_option
 @examples(
     "featstore extract photos --dataset cars --model old=run:models/old",
-    "featstore extract photos --dataset cars --model v2=python:my.models:make",
+    "featstore extract 'rows.csv?label=brand' --dataset shop --model v2=python:my.models:make",
+    "featstore extract 's3://bucket/train-{000..127}.tar' --dataset big --model v2=run:models/v2",
     "featstore extract photos --dataset cars --model old=run:models/old --views 2",
 )
 def extract(
@@ -65,8 +66,9 @@ def extract(
 ) -> int:
     """Encode images once into shared feature sets.
 
-    SOURCE is a folder of images; its class folders, if any, become labels. Every image is read and decoded once for all
-    models. MODEL is run:FOLDER (a run folder) or python:MODULE:FACTORY.
+    SOURCE is a folder of images (its class folders become labels), a CSV or parquet table, webdataset tars, a saved
+    Hugging Face dataset or an array of images, here or in an object store; docs/reference/sources.md has the notation.
+    Every image is read and decoded once for all models. MODEL is run:FOLDER (a run folder) or python:MODULE:FACTORY.
 
     --views also encodes random views of every image, the same for all models; training can pair them row by row.
 

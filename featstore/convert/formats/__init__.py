@@ -10,10 +10,11 @@ from featstore.convert.formats.npy import NPY
 from featstore.convert.formats.npz import NPZ
 from featstore.convert.formats.parquet import PARQUET
 from featstore.convert.formats.safetensors import SAFETENSORS
-from featstore.convert.formats.zarr import ZARR, is_zarr
+from featstore.convert.formats.zarr import ZARR
 from featstore.errors import UsageError
+from featstore.foreign import is_zarr
 
-__all__ = ["FORMATS", "Format", "RawColumn", "Source", "format_of", "is_zarr"]
+__all__ = ["FORMATS", "Format", "RawColumn", "Source", "format_of"]
 
 FORMATS = {
     ".h5": HDF5,

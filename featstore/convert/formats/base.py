@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 
 from featstore.convert.matrix import Matrix
 from featstore.convert.selection import Selection
-from featstore.errors import BadInputError, FeatstoreError, UnknownNameError
+from featstore.errors import BadInputError, UnknownNameError
 
-__all__ = ["FEATURE_TYPES", "Format", "RawColumn", "Source", "check_matrix", "find", "plain_column", "reading"]
+__all__ = ["FEATURE_TYPES", "Format", "RawColumn", "Source", "check_matrix", "find", "plain_column"]
 
 # text with None (or '') where there is none, or numbers
 RawColumn = list[str | None] | NDArray[Any]
@@ -58,21 +58,6 @@ class Format:
     read: Callable[[Path, str], AbstractContextManager[Source]]
     write: Callable[[Path, Selection], None]
     rows_beside: bool = False
-
-
-@contextmanager
-def reading(path: Path, what: str = "") -> Iterator[None]:
-    """Tell what a library says about a file that it cannot read as a BadInputError."""
-    try:
-        yield
-    except FeatstoreError:
-        raise
-    except Exception as error:  # decoders raise anything for damaged files, numpy even tokenize.TokenError
-        said = str(error) or type(error).__name__
-        raise BadInputError(
-            f"{f'{what} in ' if what else ''}{path} cannot be read: {said}",
-            hint="it is damaged or of another type than its name says; write or copy it again",
-        ) from error
 
 
 def find(names: Iterable[str], key: str, path: Path) -> str:

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from featstore.convert.formats.base import reading
 from featstore.convert.matrix import BLOCK_BYTES, Mapped, Matrix, block_rows, spool_file
 from featstore.errors import BadInputError
+from featstore.foreign import reading
 
 __all__ = ["chunked"]
 

@@ -11,10 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from featstore.convert.formats.base import Format, RawColumn, Source, check_matrix, find, plain_column, reading
+from featstore.convert.formats.base import Format, RawColumn, Source, check_matrix, find, plain_column
 from featstore.convert.formats.chunked import chunked
 from featstore.convert.selection import Selection
 from featstore.errors import BadInputError
+from featstore.foreign import reading
 
 __all__ = ["HDF5"]
 

@@ -13,11 +13,12 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from featstore.convert.formats.base import Format, RawColumn, Source, check_matrix, find, plain_column, reading
-from featstore.convert.formats.npy import ArrayHeader, read_header, write_features
+from featstore.convert.formats.base import Format, RawColumn, Source, check_matrix, find, plain_column
+from featstore.convert.formats.npy import write_features
 from featstore.convert.matrix import Mapped, block_rows, spool_file
 from featstore.convert.selection import Selection
 from featstore.errors import BadInputError
+from featstore.foreign import ArrayHeader, read_header, reading
 
 __all__ = ["NPZ"]
 

@@ -15,10 +15,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from featstore.convert.formats.base import Format, RawColumn, Source, check_matrix, find, plain_column, reading
+from featstore.convert.formats.base import Format, RawColumn, Source, check_matrix, find, plain_column
 from featstore.convert.matrix import block_rows
 from featstore.convert.selection import Selection
 from featstore.errors import AlignmentError, BadInputError, MissingExtraError
+from featstore.foreign import reading
 
 __all__ = ["PARQUET"]
 

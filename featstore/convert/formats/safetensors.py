@@ -16,10 +16,11 @@ from typing import Any
 
 import numpy as np
 
-from featstore.convert.formats.base import Format, RawColumn, Source, check_matrix, find, reading
+from featstore.convert.formats.base import Format, RawColumn, Source, check_matrix, find
 from featstore.convert.matrix import Mapped, map_file
 from featstore.convert.selection import Selection
 from featstore.errors import BadInputError
+from featstore.foreign import reading
 
 __all__ = ["SAFETENSORS"]
 

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import os
 import re
+from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from obstore.exceptions import PermissionDeniedError, UnauthenticatedError
+from obstore.exceptions import BaseError, PermissionDeniedError, UnauthenticatedError
 
 from featstore.errors import CorruptStoreError, FeatstoreError, MissingExtraError, NotFoundError, UsageError
 
-__all__ = ["explain", "login"]
+if TYPE_CHECKING:
+    from obstore.store import ObjectStore
+
+__all__ = ["Patience", "connect", "explain", "login"]
 
 _CODE = re.compile(r"<Code>(\w+)</Code>")
 # where the environment says who we are in a way that obstore reads by itself
@@ -22,11 +26,49 @@ _DIRECT = (
     "AWS_CONTAINER_CREDENTIALS_FULL_URI",
     "AWS_SKIP_SIGNATURE",
 )
+_ENDPOINTS = ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT")
 _NO_CREDENTIALS = (
     "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE with `pip install 'featstore[s3]'`, or run where a "
     "role is attached"
 )
 _RESUME = "then run the same command again: it goes on where it stopped"
+
+
+class Patience(NamedTuple):
+    """How long to keep asking, to wait for a connection, and to wait for a server that says nothing."""
+
+    total: timedelta
+    connect: timedelta
+    silence: timedelta
+
+
+def connect(location: str, patience: Patience) -> ObjectStore:
+    """The object store at a URL, with credentials, region and endpoint from the environment.
+
+    Raises:
+        UsageError: the address or the credentials cannot be right.
+        MissingExtraError: `AWS_PROFILE` is set and boto3 is not installed.
+    """
+    from obstore.store import from_url
+
+    try:
+        store: ObjectStore = from_url(
+            location,
+            client_options={
+                "connect_timeout": patience.connect,
+                "read_timeout": patience.silence,
+                "timeout": "15 minutes",
+                "allow_http": any(os.environ.get(name, "").startswith("http://") for name in _ENDPOINTS),
+            },
+            retry_config={"max_retries": 10, "retry_timeout": patience.total, "backoff": {}},
+            **login(location),
+        )
+    except (BaseError, ValueError) as error:
+        raise UsageError(
+            f"cannot use {location}: {str(error).splitlines()[0]}",
+            hint="check the address, and that AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY are set or unset together",
+        ) from error
+    return store
 
 
 def login(location: str) -> dict[str, Any]:
