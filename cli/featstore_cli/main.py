@@ -37,6 +37,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "log": ("featstore_cli.commands.history:log", "List the versions of a dataset or a feature set."),
     "tag": ("featstore_cli.commands.history:tag", "Let a tag name a version of a feature set."),
     "verify": ("featstore_cli.commands.verify:verify", "Check that the store holds what was published."),
+    "doctor": ("featstore_cli.commands.doctor:doctor", "Encode a few kept inputs again and report drift."),
     "repair": ("featstore_cli.commands.repair:repair", "Mend what verify finds damaged."),
     "du": ("featstore_cli.commands.inspect:du", "Say what datasets and feature sets take up."),
     "diff": ("featstore_cli.commands.compare:diff", "Say what differs between two versions, sets or datasets."),
@@ -62,7 +63,19 @@ _GROUPS: list[CommandGroupDict] = [
     {"name": "Decide and search", "commands": ["eval", "metrics", "search", "index"]},
     {
         "name": "Look around",
-        "commands": ["ls", "show", "log", "tag", "diff", "declare", "verify", "repair", "materialise", "cache"],
+        "commands": [
+            "ls",
+            "show",
+            "log",
+            "tag",
+            "diff",
+            "declare",
+            "verify",
+            "doctor",
+            "repair",
+            "materialise",
+            "cache",
+        ],
     },
     {"name": "Tidy up", "commands": ["du", "rm", "compact", "gc"]},
 ]

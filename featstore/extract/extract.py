@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import featstore
+from featstore.extract.canary import check_numerics, keep_canary
 from featstore.extract.interrupts import Interrupts
 from featstore.extract.ledger import Ledger
 from featstore.extract.listing import Listing, Places, add_rows, list_source, report_differences
@@ -73,6 +74,7 @@ def extract(store: Store, request: ExtractRequest, progress: Progress = SILENT) 
     exists = store.has_dataset(request.dataset)
     unfinished = exists and _unfinished(store, request.dataset, wanted)
     if unfinished or listing.new:
+        check_numerics(store, request.dataset, outputs, progress)
         coming = _sample(store, request.dataset, listing, unfinished=unfinished)
         rate = probe(source, coming, outputs, must_work=not exists)
         # rows the dataset has come first and alone: an interrupted plan covers exactly these, and is continued
@@ -83,6 +85,9 @@ def extract(store: Store, request: ExtractRequest, progress: Progress = SILENT) 
         if listing.new:
             dataset = add_rows(store, source, request.dataset, listing)
             _fill(store, request, source, wanted, outputs, dataset, rate, done, progress)
+    if request.canary:
+        for name in wanted:
+            keep_canary(store, source, f"{request.dataset}/{name}", inputs=request.canary)
     return _report(store, request.dataset, wanted, listing, done, time.perf_counter() - began)
 
 

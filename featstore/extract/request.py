@@ -29,6 +29,7 @@ class ExtractRequest(Strict):
         views: So many augmented views of every image are encoded besides the image as it is, each into a set of its own.
         view_seed: What they are drawn from, together with the images' ids.
         augment: What may change in a view.
+        canary: So many of the images, at most, are kept in the store with each set, for `doctor` to encode them again.
     """
 
     what: ClassVar[str] = "extraction settings"
@@ -44,6 +45,7 @@ class ExtractRequest(Strict):
     views: int = Field(default=0, ge=0, le=64)
     view_seed: int = Field(default=0, ge=0)
     augment: Augment = Field(default_factory=Augment)
+    canary: int = Field(default=16, ge=0, le=256)
 
 
 class SetReport(BaseModel):

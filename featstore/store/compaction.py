@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from featstore.errors import ConflictError, CorruptStoreError
 from featstore.progress import SILENT, Progress
+from featstore.store.canary import take_over_canary
 from featstore.store.dataset import Dataset
 from featstore.store.features import FeatureSet, RowStatus, features_log, plan_key, set_key
 from featstore.store.heartbeats import Writer, place_time, writers
@@ -238,8 +239,11 @@ def _kept(rows: int, ended: Sequence[Dataset]) -> NDArray[np.int64]:
 
 def _fill(store: Store, part: _Rewriting, progress: Progress) -> None:
     job = part.job
-    pending = job.pending() if job else []
-    if job is None or not pending:
+    if job is None:
+        return
+    take_over_canary(store.files, part.source, part.rows, job.plan)
+    pending = job.pending()
+    if not pending:
         return
     # a damaged byte must not get a new checksum by being copied
     report = verify(store, part.source.ref, full=True, progress=progress)

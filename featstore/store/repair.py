@@ -17,6 +17,7 @@ from blake3 import blake3
 
 from featstore.errors import ConflictError, CorruptStoreError, FeatstoreError
 from featstore.progress import SILENT, Progress
+from featstore.store.canary import canary_key, is_damaged, nothing_kept
 from featstore.store.digest_index import index_files, indexed_inputs, pointer_key
 from featstore.store.features import FeatureSet, RowStatus, features_log, group_key, plan_key, set_key
 from featstore.store.job import FeatureJob, segment_metadata, segment_name, shards_digest
@@ -216,6 +217,7 @@ class _Repair:
                 record = found.get(shard) or left
                 valid[part.name, shard] = record.valid if record is not None else 0
             self._index(features, part)
+            self._canary(features, part)
         mendable = [left for left in broken if not len(left.lacking) or self._give_up]
         for left in broken:
             if len(left.lacking):
@@ -253,6 +255,17 @@ class _Repair:
         for name, pieces in index_files(*inputs):
             if self._restorer.read(f"{group}/{name}") != b"".join(pieces):
                 self._restorer.put(f"{group}/{name}", b"".join(pieces), "the input digests")
+
+    def _canary(self, features: FeatureSet, part: VectorSegment) -> None:
+        """Nothing else has the inputs; without a second copy the set does without."""
+        key = canary_key(features.record, part.name)
+        if not is_damaged(self._files, key):
+            return
+        copy = self._restorer.copy
+        if copy is not None and copy.exists(key) and not is_damaged(copy, key):
+            self._restorer.put(key, copy.get(key), "second copy")
+        else:
+            self._restorer.put(key, nothing_kept(), "nothing: the inputs that it kept are lost")
 
     def _records(self, features: FeatureSet, part: VectorSegment) -> dict[int, ShardRecord]:
         """The records of a segment's shards, as far as they are proven."""

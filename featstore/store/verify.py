@@ -15,6 +15,7 @@ from blake3 import blake3
 
 from featstore.errors import CorruptStoreError, FeatstoreError, UsageError
 from featstore.progress import SILENT, Progress
+from featstore.store.canary import canary_key, is_damaged
 from featstore.store.dataset import Dataset, segment_key
 from featstore.store.digest_index import index_files, index_sizes, indexed_inputs, pointer_key
 from featstore.store.features import FeatureSet, group_key, plan_key
@@ -144,7 +145,7 @@ def _check_features(
 
 
 def _check_segment(store: Store, features: FeatureSet, part: VectorSegment) -> Iterator[Problem]:
-    """Metadata and the digest over all shard records."""
+    """Metadata, the canary, and the digest over all shard records."""
     base = group_key(features.record, part.name)
     expected = segment_metadata(part.group_rows, features.width, features.dtype, part.chunk_rows, part.shard_rows)
     for name, document in expected.items():
@@ -153,6 +154,9 @@ def _check_segment(store: Store, features: FeatureSet, part: VectorSegment) -> I
             yield Problem(store.files.where(key), "is missing")
         elif store.files.get(key) != document:
             yield Problem(store.files.where(key), "is not the metadata of this segment")
+    canary = canary_key(features.record, part.name)
+    if is_damaged(store.files, canary):
+        yield Problem(store.files.where(canary), "is damaged")
     if part.rows < part.group_rows:
         return  # a repair replaced some of its shards; what their records were is not known any more
     records = [_record(store, features, part, shard) for shard in part.shards]

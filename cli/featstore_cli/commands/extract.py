@@ -41,6 +41,9 @@ if TYPE_CHECKING:
 @click.option(
     "--augment", metavar="KEY=VALUE", multiple=True, help="What a view may change: area=[0.3,1], flip=false, angle=10."
 )
+@click.option(
+    "--canary", type=click.IntRange(0, 256), default=16, show_default=True, help="Images kept for `featstore doctor`."
+)
 @json_option
 @store_option
 @examples(
@@ -62,6 +65,7 @@ def extract(
     views: int,
     view_seed: int,
     augment: tuple[str, ...],
+    canary: int,
     as_json: bool,
 ) -> int:
     """Encode images once into shared feature sets.
@@ -93,6 +97,7 @@ def extract(
         views=views,
         view_seed=view_seed,
         augment=Augment(**typed(augment, option="--augment", example="flip=false")),
+        canary=canary,
     )
     with progress() as listener:
         report = extract_images(store, request, progress=listener)
