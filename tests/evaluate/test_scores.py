@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from featstore.errors import NonFiniteError
 from featstore.evaluate import _score_kernels as kernels
-from featstore.evaluate.scores import UNIT_NORM, canonical_scores, is_exact, normalise, score_error_bound
+from featstore.evaluate.scores import UNIT_NORM, canonical_scores, is_exact, normalise, prepare, score_error_bound
 from tests.evaluate import reference
 
 
@@ -28,6 +28,13 @@ def test_normalisation_leaves_its_input_alone_and_takes_read_only_transposed_vie
     copy = raw.copy()
     np.testing.assert_array_equal(normalise(raw, what="rows"), reference.unit(copy))
     np.testing.assert_array_equal(raw, copy)
+
+
+def test_every_finite_half_is_widened_exactly():
+    every = np.arange(1 << 16, dtype=np.uint16).view(np.float16)
+    halves = every[np.isfinite(every)].reshape(-1, 64)
+    rows, _ = prepare(halves, "inner", "gallery", what="rows")
+    np.testing.assert_array_equal(rows.view(np.uint32), halves.astype(np.float32).view(np.uint32))
 
 
 def test_rows_without_direction_are_counted_and_named():
