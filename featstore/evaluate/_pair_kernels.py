@@ -46,8 +46,9 @@ def collect_tile(
     queries: NDArray[np.int64],
     rows: NDArray[np.int64],
 ) -> int:
-    """Count the scores of lines [begin, end) in cells [K]; those in negative cells are collected instead.
+    """Count the scores of lines [begin, end) in cells [K]; those in negative cells are collected as well.
 
+    Counting starts far below 0 in such cells, so that they stay negative.
     Collected pairs are written to queries and rows, as places in the tile; returns how many there are.
     """
     n = tile.shape[1]
@@ -64,9 +65,8 @@ def collect_tile(
         for j in range(n):
             at = np.intp(place[j])
             value = cells[at]
-            if value >= 0:
-                cells[at] = value + np.int32(1)
-            elif line[j] > -np.inf:
+            cells[at] = value + np.int32(1)
+            if value < 0 and line[j] > -np.inf:
                 queries[found] = q
                 rows[found] = j
                 found += 1

@@ -35,6 +35,9 @@ GREATER, EQUAL, BEFORE = 0, 1, 2
 # Most scores lie below every positive. They take turns among this many last cells, because increments of one cell wait for
 # each other; a power of two.
 BELOW = 16
+# So many scores are counted in 16 bits, which are half the memory, before they are added to their cells.
+_STRETCH = 1 << 14
+_NEAR = -(1 << 15)  # what such a counter starts from in a cell that a positive is near: it stays negative
 # Rounding a float64 to float32 moves it by at most 2^-24 of its size; no score is larger than the product of the norms.
 _CELL_SLACK = 2.0**-23
 
@@ -238,12 +241,14 @@ def count_tile(
     overwritten. cells [Q, K] count scores; the running sums of steps [3, P] over a query's positives are the counts
     (`finish`). Returns the largest |GEMM − canonical| − bound seen on a positive, which must not exceed 0.
     """
-    n = block.shape[0]
-    below = cells.shape[1] - BELOW
+    n_cells = cells.shape[1]
+    below = n_cells - BELOW
     last_cell = np.float32(below)
-    place = np.empty(n, np.uint16)
-    near = np.empty(n, np.int32)
-    from_positive = np.empty(n, np.int32)
+    length = min(block.shape[0], _STRETCH)
+    place = np.empty(length, np.uint16)
+    near = np.empty(length, np.int32)
+    from_positive = np.empty(length, np.int32)
+    few = np.empty(n_cells, np.int16)
     worst = 0.0
     for t in range(begin, end):
         q = first_query + t
@@ -254,23 +259,28 @@ def count_tile(
         worst = max(worst, mask_rows(line, first_row, rows[first:last], keys[first:last]) - bounds[q])
         mask_rows(line, first_row, excluded_rows[excluded_offsets[q] : excluded_offsets[q + 1]], keys[:0])
 
-        # Two loops: the first is pure arithmetic and vectorises, the second is bound by memory.
         top_q, scale_q = top[q], scale[q]
-        for j in range(n):
-            c = cell_of(line[j], top_q, scale_q, last_cell)
-            place[j] = c if c < below else below + (j & (BELOW - 1))
         counter = cells[q]
-        n_near = 0
-        for j in range(n):
-            at = np.intp(place[j])
-            value = counter[at]
-            if value >= 0:
-                counter[at] = value + np.int32(1)
-            else:
-                near[n_near] = j
-                from_positive[n_near] = first - 1 - value
-                n_near += 1
-        _resolve(line, query, q, block, first_row, near, n_near, from_positive, last, bounds[q], rows, keys, steps)
+        for start in range(0, line.size, _STRETCH):
+            stretch = line[start : start + _STRETCH]
+            # Loops of pure arithmetic are vectorised; the one in the middle is bound by the memory of its 16-bit counters.
+            for c in range(n_cells):
+                few[c] = _NEAR if counter[c] < 0 else 0
+            for j in range(stretch.size):
+                c = cell_of(stretch[j], top_q, scale_q, last_cell)
+                place[j] = c if c < below else below + (j & (BELOW - 1))
+            n_near = 0
+            for j in range(stretch.size):
+                at = np.intp(place[j])
+                value = few[at]
+                few[at] = value + 1
+                if value < 0:
+                    near[n_near] = start + j
+                    from_positive[n_near] = first - 1 - counter[at]
+                    n_near += 1
+            for c in range(n_cells):
+                counter[c] += max(few[c], 0)
+            _resolve(line, query, q, block, first_row, near, n_near, from_positive, last, bounds[q], rows, keys, steps)
     return worst
 
 

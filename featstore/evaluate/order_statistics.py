@@ -18,6 +18,7 @@ __all__ = ["Order", "StreamedScores", "Window"]
 
 _COLLAPSE = 1 << 23  # so many scores in windows are kept one by one; more (many ties) are kept with their counts
 _CELLS = 4096
+_COLLECTED = np.iinfo(np.int32).min  # what a cell that touches a window starts from
 
 
 class Window(NamedTuple):
@@ -57,7 +58,7 @@ class StreamedScores:
         # scores below all windows take turns among the cells from the last on, see `count_tile`
         self._start = np.zeros(_CELLS + BELOW - 1, np.int32)
         for window in windows:
-            self._start[self._cell(window.high + self._margin) : self._cell(window.low - self._margin) + 1] = -1
+            self._start[self._cell(window.high + self._margin) : self._cell(window.low - self._margin) + 1] = _COLLECTED
         self._start[_CELLS:] = self._start[_CELLS - 1]
         self._cells = np.zeros(len(self._start), np.int64)
         self._tally = _Tally()

@@ -41,7 +41,7 @@ ACCEPT_ALL = -1.001
 """A threshold that no cosine lies below: one of rounded unit vectors may be a little less than −1."""
 
 _QUERIES = 4096  # queries for which a gallery that is not kept is read once
-_SAMPLE = 1 << 19
+_FEW = 1 << 17  # so many negatives are all collected
 # Standard deviations of the sample's order statistic that a window reaches to either side; more when it was missed.
 _REACH = 4.0
 
@@ -81,7 +81,8 @@ class PairScores:
         relevance: Which pairs are positives, and which are excluded.
         kind: What scores.
         blocking: How to cut the work; only the histogram's negatives depend on it, within the GEMM's error.
-        sample: Pairs of the random sample; fewer negatives than that are all collected.
+        sample: Pairs of the random sample (n); fewer negatives than that are all collected. By default N^(2/3) of N
+            negatives: a window holds a share of 1/√n, so sample and windows cost about the same.
         progress: Told of gallery rows.
         task: What the progress is called.
 
@@ -97,13 +98,12 @@ class PairScores:
         *,
         kind: ScoreKind = "cosine",
         blocking: Blocking = DEFAULT_BLOCKING,
-        sample: int = _SAMPLE,
+        sample: int | None = None,
         progress: Progress = SILENT,
         task: str = "scores",
     ) -> None:
         self._query = PreparedRows(query, blocking.state_bytes // 4, kind=kind, side="query")
         self._gallery = PreparedRows(gallery, blocking.keep_bytes, kind=kind)
-        self._sample = sample
         self._accept_all = ACCEPT_ALL if kind == "cosine" else float(np.finfo(np.float32).min)
         self._relevance = relevance
         self._blocking = blocking
@@ -115,6 +115,7 @@ class PairScores:
             for start in range(0, query.rows, _QUERIES)
         )
         self.n_negatives = query.rows * gallery.rows - self.n_positives - excluded
+        self._sample = max(_FEW, round(self.n_negatives ** (2 / 3))) if sample is None else sample
         self._found: Histogram | None = None
 
     def histogram(self) -> Histogram:
@@ -239,7 +240,9 @@ class PairScores:
         tiles = -(-self._query.rows // _QUERIES)
         self._progress.start(f"{self._task}: {what}", tiles * self._gallery.rows, "rows")
         size = self._blocking.tile_queries
-        memory = np.empty(min(size, self._query.rows) * min(self._blocking.gallery_rows, self._gallery.rows), np.float32)
+        memory = np.empty(
+            min(size, self._query.rows) * min(self._blocking.gallery_rows, self._gallery.rows), np.float32
+        )
         for start in range(0, self._query.rows, _QUERIES):
             queries = self._query.block(start, min(start + _QUERIES, self._query.rows))
             hidden = [
