@@ -18,32 +18,45 @@ from typing import Any
 import torch
 from cars import NEW, OLD, SCENARIOS, TESTS, WIDTH, Cars
 from comparison import ADAPTERS, REFERENCE, SELECTION_SEEDS, Ground, choose, report, report_adapters, report_raw, say
-from tables import claims_table, rewrite, scenario_table, split_table, trials_file
+from tables import Claim, claims_table, rewrite, scenario_table, split_table, trials_file
 
 CORE = ("independent", "l2", "bct", "unibct", "mixbct", "ndpp", "odpp", "ours", "bank")
 FURTHER = ("bct-classifier", "lce", "ract", "advbct", "bt2", "cores", "nccl")
 CHOSEN_ON = "exclass"
 ADAPTED = [f"{adapter} of {label}" for label in ("independent", "raw new") for adapter in ADAPTERS]
 ROWS = ["raw old", "raw new", *CORE, *FURTHER, *ADAPTED]
+BCT, ZHOU = "BCT (Shen et al. 2020)", "NDPP, ODPP (Zhou et al. 2025)"
 CLAIMS = [
-    ("bct", "l2"),
-    ("bct", "bct-classifier"),
-    ("unibct", "bct"),
-    ("mixbct", "bct"),
-    ("mixbct", "unibct"),
-    ("mixbct", "l2"),
-    ("ndpp", "bct"),
-    ("odpp", "bct"),
-    ("odpp", "ndpp"),
-    ("ract", "bct"),
-    ("lce", "bct"),
-    ("advbct", "bct"),
-    ("advbct", "lce"),
-    ("nccl", "bct"),
-    ("bt2", "bct"),
-    ("cores", "bct"),
-    ("bank", "bct"),
-    ("ours", "odpp"),
+    Claim(BCT, "new queries beat old ones on the old gallery", ("bct", "cross"), ("bct", "old")),
+    Claim(BCT, "better across than regression onto old features", ("bct", "cross"), ("l2", "cross")),
+    Claim(BCT, "class means can stand in for the old classifier", ("bct", "cross"), ("bct-classifier", "cross")),
+    Claim(
+        "UniBCT (Zhang et al. 2022)", "refined prototypes beat plain ones across", ("unibct", "cross"), ("bct", "cross")
+    ),
+    Claim("MixBCT (Liang et al. 2023)", "beats BCT across", ("mixbct", "cross"), ("bct", "cross")),
+    Claim("MixBCT (Liang et al. 2023)", "beats UniBCT across", ("mixbct", "cross"), ("unibct", "cross")),
+    Claim("MixBCT (Liang et al. 2023)", "beats BCT by itself", ("mixbct", "self"), ("bct", "self")),
+    Claim(ZHOU, "NDPP beats plain prototypes across", ("ndpp", "cross"), ("bct", "cross")),
+    Claim(ZHOU, "NDPP beats plain prototypes by itself", ("ndpp", "self"), ("bct", "self")),
+    Claim(ZHOU, "ODPP beats plain prototypes across", ("odpp", "cross"), ("bct", "cross")),
+    Claim(ZHOU, "ODPP beats plain prototypes by itself", ("odpp", "self"), ("bct", "self")),
+    Claim(ZHOU, "ODPP beats NDPP across", ("odpp", "cross"), ("ndpp", "cross")),
+    Claim("LCE (Meng et al. 2021)", "beats BCT across", ("lce", "cross"), ("bct", "cross")),
+    Claim("AdvBCT (Pan et al. 2023)", "beats BCT across", ("advbct", "cross"), ("bct", "cross")),
+    Claim("AdvBCT (Pan et al. 2023)", "beats BCT by itself", ("advbct", "self"), ("bct", "self")),
+    Claim("NCCL (Wu et al. 2022)", "beats BCT across", ("nccl", "cross"), ("bct", "cross")),
+    Claim("RACT (Zhang et al. 2022)", "beats BCT across", ("ract", "cross"), ("bct", "cross")),
+    Claim("BT² (Zhou et al. 2023)", "beats BCT across", ("bt2", "cross"), ("bct", "cross")),
+    Claim("BT² (Zhou et al. 2023)", "beats BCT by itself", ("bt2", "self"), ("bct", "self")),
+    Claim(
+        "CoReS (Biondi et al. 2023)",
+        "new queries beat old ones on the old gallery",
+        ("cores", "cross"),
+        ("cores", "old"),
+    ),
+    Claim("featstore", "`bank` beats BCT across", ("bank", "cross"), ("bct", "cross")),
+    Claim("featstore", "`ours` beats ODPP across", ("ours", "cross"), ("odpp", "cross")),
+    Claim("featstore", "`ours` beats ODPP by itself", ("ours", "self"), ("odpp", "self")),
 ]
 SIMPLEX_CAPACITY = {
     "unseen": 129,

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from comparison import REFERENCE, Ground, choose, report, say
 from PIL import Image
-from tables import claims_table, rewrite, scenario_table, trials_file
+from tables import Claim, claims_table, rewrite, scenario_table, trials_file
 
 from featstore.extract import ExtractRequest, extract
 from featstore.extract.plan import add_rows, list_source
@@ -33,7 +33,19 @@ from featstore_training.sweep import Lock
 
 TUNED = ("independent", "l2", "bct", "unibct", "mixbct", "ndpp", "odpp", "ours")
 UNTUNED = ("bct-classifier", "lce", "ract", "advbct", "nccl", "bank")
-CLAIMS = [("unibct", "bct"), ("mixbct", "bct"), ("ndpp", "bct"), ("odpp", "bct"), ("odpp", "ndpp"), ("ours", "odpp")]
+CLAIMS = [
+    Claim(paper, text, (better, role), (worse, other))
+    for paper, text, better, role, worse, other in (
+        ("BCT", "new queries beat old ones on the old gallery", "bct", "cross", "bct", "old"),
+        ("UniBCT", "refined prototypes beat plain ones across", "unibct", "cross", "bct", "cross"),
+        ("MixBCT", "beats BCT across", "mixbct", "cross", "bct", "cross"),
+        ("MixBCT", "beats BCT by itself", "mixbct", "self", "bct", "self"),
+        ("NDPP", "beats plain prototypes across", "ndpp", "cross", "bct", "cross"),
+        ("ODPP", "beats plain prototypes across", "odpp", "cross", "bct", "cross"),
+        ("ODPP", "beats NDPP across", "odpp", "cross", "ndpp", "cross"),
+        ("featstore", "`ours` beats ODPP across", "ours", "cross", "odpp", "cross"),
+    )
+]
 WIDTH = 64
 HELD_OUT = 3  # alphabets
 SELECTION_SEEDS = (100,)

@@ -185,21 +185,50 @@ def split_table(folder: Path, rows: Sequence[str]) -> str:
     return "\n".join(lines) if len(lines) > 2 else "Not run yet."
 
 
-def claims_table(folders: Mapping[str, Path], pairs: Sequence[tuple[str, str]]) -> str:
-    """Paired differences between methods, cross and self, a line for each pair and ground."""
-    lines = ["| difference | ground | cross | | self | |", "|---|---|---|---|---|---|"]
-    found = {name: Results(folder, sorted({m for pair in pairs for m in pair})) for name, folder in folders.items()}
-    for better, worse in pairs:
+@dataclass(frozen=True)
+class Claim:
+    """An ordering that a paper reports, as a question to our data.
+
+    Attributes:
+        paper: Who says so.
+        text: What they say.
+        better, worse: A method and one of `ROLES`; the claim is that the first one's metric is larger.
+    """
+
+    paper: str
+    text: str
+    better: tuple[str, str]
+    worse: tuple[str, str]
+
+
+def claims_table(folders: Mapping[str, Path], claims: Sequence[Claim]) -> str:
+    """One line a claim: what all grounds together say of it, and the paired difference in each."""
+    methods = sorted({side[0] for claim in claims for side in (claim.better, claim.worse)})
+    found = {name: Results(folder, methods) for name, folder in folders.items()}
+    lines = ["| paper | claim | here | difference |", "|---|---|---|---|"]
+    for claim in claims:
+        marks, shown = [], []
         for name, results in found.items():
-            together = results.of(better, worse)
+            together = results.of(claim.better[0], claim.worse[0])
             if together:
-                cells = []
-                for role in ("cross", "self"):
-                    columns = {Column(better, f"{role} {METRIC}"): 1.0, Column(worse, f"{role} {METRIC}"): -1.0}
-                    difference = together.estimate(columns)
-                    cells += [span(difference, "+"), holds(difference)]
-                lines.append(f"| {better} − {worse} | {name} | {' | '.join(cells)} |")
-    return "\n".join(lines) if len(lines) > 2 else "Not run yet."
+                columns = {
+                    Column(method, f"{role} {METRIC}"): sign
+                    for (method, role), sign in ((claim.better, 1.0), (claim.worse, -1.0))
+                }
+                difference = together.estimate(columns)
+                marks.append(_sign(difference))
+                shown.append(f"{name} {span(difference, '+')}")
+        lines.append(f"| {claim.paper} | {claim.text} | {_together(marks)} | {'; '.join(shown)} |")
+    return "\n".join(lines)
+
+
+def _together(marks: Sequence[bool | None]) -> str:
+    """What several grounds say of a claim."""
+    if not marks:
+        return "not run"
+    counts = {"holds": marks.count(True), "does not hold": marks.count(False), "undecided": marks.count(None)}
+    said = [f"{word} in {count}" for word, count in counts.items() if count]
+    return said[0].partition(" in ")[0] if len(said) == 1 else ", ".join(said)
 
 
 def _count(results: Results, method: str) -> str:
@@ -209,11 +238,6 @@ def _count(results: Results, method: str) -> str:
 def verdict(difference: Estimate) -> str:
     """Of cross − old/old."""
     return {True: "compatible", False: "not compatible", None: "undecided"}[_sign(difference)]
-
-
-def holds(difference: Estimate) -> str:
-    """Of a claim that something is larger."""
-    return {True: "holds", False: "does not hold", None: "undecided"}[_sign(difference)]
 
 
 def _sign(difference: Estimate) -> bool | None:
