@@ -111,8 +111,8 @@ def table(out: Path, test: str) -> str:
     """One line a method: the matrix row by row, then what sums it up."""
     found = {method: result(out, test, method) for method in METHODS}
     lines = [
-        "| | v1/v1 | v2/v1 | v2/v2 | v3/v1 | v3/v2 | v3/v3 | AC | BC | FC | AM |",
-        "|---|---|---|---|---|---|---|---|---|---|---|",
+        "| | v1/v1 | v2/v1 | v2/v2 | v3/v1 | v3/v2 | v3/v3 | AC | BC | FC | AM | seeds |",
+        "|---|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     for method, path in found.items():
         if path.is_file():
@@ -125,7 +125,7 @@ def table(out: Path, test: str) -> str:
                 *(shown(part[METRIC], "+") for part in (chain.bc, chain.fc)),
                 shown(chain.am[METRIC]),
             ]
-            lines.append(f"| {method} | {' | '.join(cells)} | {' | '.join(sums)} |")
+            lines.append(f"| {method} | {' | '.join(cells)} | {' | '.join(sums)} | {len(evaluated.runs)} |")
     return "\n".join(lines) if len(lines) > 2 else "Not run yet."
 
 

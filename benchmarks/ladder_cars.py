@@ -91,10 +91,12 @@ def table(out: Path, test: str) -> str:
                     continue
                 change = own.estimate({Column(method, f"cross {METRIC}"): 1, Column(method, f"old {METRIC}"): -1})
                 cells.append(f"{span(change, '+')} {verdict(change)}")
-            rungs.append((old.value, f"| {step} | {span(old)} | {' | '.join(cells)} |"))
+            rungs.append(
+                (old.value, f"| {step} | {span(old)} | {' | '.join(cells)} | {len(results.seeds[METHODS[0]])} |")
+            )
     if not rungs:
         return "Not run yet."
-    head = ["| old head | old/old | " + " | ".join(METHODS) + " |", "|---|---|" + "---|" * len(METHODS)]
+    head = ["| old head | old/old | " + " | ".join(METHODS) + " | seeds |", "|---|---|---|" + "---|" * len(METHODS)]
     return "\n".join([*head, *(line for _, line in sorted(rungs))])
 
 

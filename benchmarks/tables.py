@@ -150,7 +150,9 @@ def _line(method: str, found: Resampled, results: Results, width: int) -> str:
         difference = found.estimate({cross: 1, old: -1})
         cells[0], cells[1] = span(found.estimate({cross: 1})), span(difference, "+")
         cells[2] = verdict(difference)
-        cells[6] = percent(found.estimate({Column(method, "cross recall@1"): 1}).value)
+        recall = Column(method, "cross recall@1"), Column(method, "old recall@1")
+        by_recall = verdict(found.estimate({recall[0]: 1, recall[1]: -1}))
+        cells[6] = f"{percent(found.estimate({recall[0]: 1}).value)} {by_recall}"
         if with_reference and method != REFERENCE:
             cells[5] = _gain(found, cross, old)
     return f"| {name} | {' | '.join(cells)} | {_count(results, method)} |"
