@@ -3,13 +3,15 @@
 A space has an *identity* (what must be equal: weights, architecture, preprocessing, pooling, normalisation, width) and
 *numerics* (what may differ within a tolerance: engine, precision, library versions). Two feature sets may be compared when
 their spaces have the same identity, or when one declares itself compatible with the other: a trained map declares its
-output space compatible with the space of the old features it was trained against.
+output space compatible with the space of the old features it was trained against. A gallery in the middle of a backfill is
+*mixed*: its rows lie in several spaces, and it is comparable with what all of them are comparable with.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -35,7 +37,7 @@ class Space(BaseModel):
         name: What people call it; not part of the identity.
         width: Components of a vector (`D`); part of the identity.
         identity: JSON-like parts that must be equal for vectors to be comparable. `kind` is always there:
-            `encoder`, `map` or `named` (imported features, identified by the name they were given).
+            `encoder`, `map`, `named` (imported features, identified by the name they were given) or `mixed`.
         numerics: Recorded, never compared exactly.
         compatible_with: Digests of the spaces whose vectors may be compared with vectors of this one.
     """
@@ -61,6 +63,25 @@ class Space(BaseModel):
         """The space of features that were made elsewhere and are identified by a name only."""
         return cls(name=name, width=width, identity={"kind": "named", "name": name})
 
+    @classmethod
+    def mixed(cls, parts: Sequence[Space]) -> Space:
+        """The space of a set whose rows lie in several spaces of one width; what it is comparable with follows from them."""
+        digests = {part.digest for part in parts}
+        known = digests.union(*(part.compatible_with for part in parts))
+        with_all = {other for other in known if all(_reaches(part, other, parts) for part in parts)}
+        made = cls(
+            name=" + ".join(part.name for part in parts),
+            width=parts[0].width,
+            identity={"kind": "mixed", "parts": sorted(digests)},
+        )
+        itself = {made.digest} if digests <= with_all else set()
+        return made.model_copy(update={"compatible_with": tuple(sorted(with_all | itself))})
+
+    @property
+    def is_mixed(self) -> bool:
+        """Whether its vectors lie in several spaces."""
+        return bool(self.identity["kind"] == "mixed")
+
 
 def difference(left: Space, right: Space) -> list[FieldDifference]:
     """The fields of identity in which two spaces differ, dotted, in sorted order; empty when they are the same space."""
@@ -74,8 +95,30 @@ def difference(left: Space, right: Space) -> list[FieldDifference]:
 
 
 def comparable(left: Space, right: Space) -> bool:
-    """Whether vectors of the two spaces may be compared: same identity, or declared compatible by either side."""
-    return left.digest == right.digest or right.digest in left.compatible_with or left.digest in right.compatible_with
+    """Whether vectors of the two spaces may be compared: same identity, or declared compatible by either side.
+
+    Two vectors of one mixed space need not be: a mixed space says so of itself if its parts are comparable.
+    """
+    if left.digest == right.digest and not left.is_mixed:
+        return True
+    return (
+        right.digest in left.compatible_with
+        or left.digest in right.compatible_with
+        or _reaches_parts(left, right)
+        or _reaches_parts(right, left)
+    )
+
+
+def _reaches(part: Space, other: str, parts: Sequence[Space]) -> bool:
+    """Whether a part of a mixture is comparable with the space of a digest, by what the parts declare."""
+    declared = part.digest == other or other in part.compatible_with
+    return declared or any(space.digest == other and part.digest in space.compatible_with for space in parts)
+
+
+def _reaches_parts(space: Space, mixed: Space) -> bool:
+    """Whether a space declares itself comparable with everything that a mixed one is made of."""
+    parts = mixed.identity["parts"] if mixed.is_mixed else ()
+    return bool(parts) and all(part == space.digest or part in space.compatible_with for part in parts)
 
 
 def check_comparable(left: Space, right: Space, *, left_set: str, right_set: str, hint: str = "") -> None:

@@ -132,7 +132,7 @@ def _print_curve(result: EvalResult, curve: Backfill) -> None:
     for name, area in (("area, trapezoid", curve.area_trapezoid), ("area, mean", curve.area_mean)):
         rows.append([name, _percent(area[metric]), *([""] if broken else [])])
     out.print()
-    out.print(f"[bold]backfill from {curve.start} to {curve.end}, order: {curve.order}[/]")
+    out.print(f"[bold]backfill from {curve.start} to {curve.end}, order: {curve.label}[/]")
     print_table(["", f"{metric} %", *([f"broken, {broken} %"] if broken else [])], rows)
 
 

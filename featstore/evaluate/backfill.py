@@ -3,35 +3,34 @@
 At fraction α the first ⌊α·G⌋ gallery rows of some order hold their new features, the others their old ones; queries are
 new throughout. At 0 this is the cross-test, at 1 the self-test. The area under the curve has two conventions: the
 trapezoid rule, and the plain mean of the points with the ends at full weight (the code of FastFill, Jaeckle et al. 2023).
+
+With two indexes no row is compared across models: old queries search the rows that are not backfilled yet, new queries those
+that are, and both lists are merged by distance (distance rank merge, Seo et al., "Online backfilling", 2023). At 0 this is
+old/old, at 1 the self-test. No map is needed for it, but both models run on every query.
 """
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from featstore.errors import AlignmentError, BadInputError, NotFoundError, UnknownNameError, sample_of
+from featstore.errors import AlignmentError
 from featstore.evaluate.arrays import evaluate_vectors
 from featstore.evaluate.blocking import DEFAULT_BLOCKING, Blocking
+from featstore.evaluate.vectors import SideBySide, UnitVectors
 from featstore.progress import SILENT, Progress
-from featstore.store import Categories
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from numpy.typing import NDArray
 
     from featstore.evaluate.relevance import Relevance
     from featstore.evaluate.scores import ScoreKind
     from featstore.evaluate.vectors import Vectors
-    from featstore.store import Dataset
 
-__all__ = ["RANDOM", "MixedVectors", "inner_points", "row_orders"]
-
-RANDOM = "random"
-_RANDOM_ORDERS = 3
+__all__ = ["MixedVectors", "TwoIndexVectors", "inner_points", "two_index_points"]
 
 
 class MixedVectors:
@@ -75,63 +74,41 @@ class MixedVectors:
         return self._old.names(rows)
 
 
-def row_orders(order: str, dataset: Dataset, rows: NDArray[np.int64], *, seed: int = 0) -> list[NDArray[np.int64]]:
-    """In which order gallery rows are backfilled.
+class TwoIndexVectors:
+    """The rows of two indexes as one gallery of inner products: an old row stands left of zeros, a new one right of them.
+
+    With queries [q_old, q_new] of unit parts the score of a row is its cosine in the index that holds it.
 
     Args:
-        order: `random` (three orders, to be averaged), a column (ascending) or `-COLUMN` (descending), with missing values
-            last; `row` for the order of the dataset; or `@FILE`, whose lines are ids, followed by the rest of the rows.
-        dataset: What the rows are rows of.
-        rows: Dataset rows of the gallery, [G].
-        seed: Of the random orders.
-
-    Returns:
-        Arrays [G] of positions in `rows`, the first to be backfilled first.
-
-    Raises:
-        UnknownNameError: There is no such column.
-        NotFoundError: There is no such file.
-        BadInputError: The file names none of the rows.
+        old: [G, D_o], of norm 1.
+        new: [G, D_n], of norm 1, the same rows in the same order.
+        refreshed: Which rows are in the new index, bool [G].
     """
-    if order == RANDOM:
-        return [np.random.default_rng([seed, number]).permutation(len(rows)) for number in range(_RANDOM_ORDERS)]
-    if order == "row":
-        return [np.arange(len(rows))]
-    if order.startswith("@"):
-        return [_from_file(Path(order[1:]), dataset, rows)]
-    name = order.removeprefix("-")
-    if name not in dataset.column_names:
-        known = [RANDOM, "row", *dataset.column_names]
-        raise UnknownNameError(
-            "order of a backfill", name, known, hint="-COLUMN for descending, @FILE for a list of ids"
+
+    def __init__(self, old: Vectors, new: Vectors, refreshed: NDArray[np.bool_]) -> None:
+        if old.rows != new.rows or len(refreshed) != old.rows:
+            raise AlignmentError(f"{old} has {old.rows} rows and {new} {new.rows}: two indexes hold the same items")
+        self._old = old
+        self._new = new
+        self._refreshed = refreshed
+        self.rows = old.rows
+        self.width = old.width + new.width
+
+    def __str__(self) -> str:
+        return f"{self._old} beside {self._new}"
+
+    def read(self, start: int, stop: int) -> NDArray[np.floating]:
+        """Rows [start, stop), float32."""
+        refreshed = self._refreshed[start:stop, None]
+        halves = (
+            np.where(refreshed, 0, self._old.read(start, stop)),
+            np.where(refreshed, self._new.read(start, stop), 0),
         )
-    column = dataset.column(name)
-    values = _name_ranks(column)[column.codes] if isinstance(column, Categories) else np.asarray(column, np.float64)
-    chosen = values[rows]
-    return [np.argsort(-chosen if order.startswith("-") else chosen, kind="stable")]  # NaN comes last both ways
+        return np.concatenate(halves, axis=1, dtype=np.float32)
 
-
-def _name_ranks(column: Categories) -> NDArray[np.float64]:
-    """The place of each name in alphabetical order; the last entry, which code −1 takes, is NaN."""
-    ranks = np.full(len(column.names) + 1, np.nan)
-    ranks[np.argsort(np.array(column.names, dtype=object))] = np.arange(len(column.names))
-    return ranks
-
-
-def _from_file(path: Path, dataset: Dataset, rows: NDArray[np.int64]) -> NDArray[np.int64]:
-    if not path.is_file():
-        raise NotFoundError(f"the order names {path}, which does not exist")
-    listed = [line for line in path.read_text(encoding="utf-8").splitlines() if line]
-    place = {row: position for position, row in enumerate(rows.tolist())}
-    first = [place[row] for row in dict.fromkeys(dataset.ids.rows_of(listed).tolist()) if row in place]
-    if not first:
-        raise BadInputError(
-            f"{path} names no row of the gallery: {sample_of(listed)}",
-            hint=f"one id a line, such as {dataset.ids[int(rows[0])]}",
-        )
-    rest = np.ones(len(rows), bool)
-    rest[first] = False
-    return np.concatenate([np.array(first), np.flatnonzero(rest)])
+    def names(self, rows: Sequence[int]) -> list[str]:
+        """What the old rows are called; the new ones are the same items."""
+        return self._old.names(rows)
 
 
 def inner_points(
@@ -166,15 +143,84 @@ def inner_points(
     Returns:
         For k = 1 … steps − 1, every query's values by metric, float64 [Q].
     """
+    return _points(
+        query,
+        lambda refreshed: MixedVectors(old, new, refreshed),
+        relevance,
+        metrics,
+        orders=orders,
+        steps=steps,
+        kind=kind,
+        blocking=blocking,
+        progress=progress,
+        task=task,
+    )
+
+
+def two_index_points(
+    queries: tuple[Vectors, Vectors],
+    galleries: tuple[Vectors, Vectors],
+    relevance: Relevance,
+    metrics: Sequence[str],
+    *,
+    orders: Sequence[NDArray[np.int64]],
+    steps: int,
+    blocking: Blocking = DEFAULT_BLOCKING,
+    progress: Progress = SILENT,
+    task: str = "backfill",
+) -> list[dict[str, NDArray[np.float64]]]:
+    """The same for two indexes whose answers are merged by cosine distance; arguments as for `inner_points`.
+
+    Args:
+        queries: As the old model sees them [Q, D_o], and as the new one does [Q, D_n].
+        galleries: The same items before [G, D_o] and afterwards [G, D_n].
+        relevance: Which gallery rows answer which query.
+        metrics: Names from the metric registry.
+        orders: Permutations of the gallery's positions, [G].
+        steps: In how many equal steps the gallery is backfilled.
+        blocking: How to cut the work; no result depends on it.
+        progress: Told of gallery rows.
+        task: What the progress is called.
+    """
+    query = SideBySide([UnitVectors(side) for side in queries])
+    old, new = (UnitVectors(side) for side in galleries)
+    return _points(
+        query,
+        lambda refreshed: TwoIndexVectors(old, new, refreshed),
+        relevance,
+        metrics,
+        orders=orders,
+        steps=steps,
+        kind="inner",
+        blocking=blocking,
+        progress=progress,
+        task=task,
+    )
+
+
+def _points(
+    query: Vectors,
+    gallery_of: Callable[[NDArray[np.bool_]], Vectors],
+    relevance: Relevance,
+    metrics: Sequence[str],
+    *,
+    orders: Sequence[NDArray[np.int64]],
+    steps: int,
+    kind: ScoreKind,
+    blocking: Blocking,
+    progress: Progress,
+    task: str,
+) -> list[dict[str, NDArray[np.float64]]]:
     part = _Part(progress)
-    progress.start(task, (steps - 1) * len(orders) * old.rows, "rows")
+    rows = len(orders[0])
+    progress.start(task, (steps - 1) * len(orders) * rows, "rows")
     points = []
     for step in range(1, steps):
         found = []
         for order in orders:
-            refreshed = np.zeros(old.rows, bool)
-            refreshed[order[: step * old.rows // steps]] = True
-            gallery = MixedVectors(old, new, refreshed)
+            refreshed = np.zeros(rows, bool)
+            refreshed[order[: step * rows // steps]] = True
+            gallery = gallery_of(refreshed)
             measured = evaluate_vectors(query, gallery, relevance, metrics, kind=kind, blocking=blocking, progress=part)
             found.append(measured.values)
         points.append({metric: np.mean([values[metric] for values in found], axis=0) for metric in metrics})

@@ -49,19 +49,20 @@ def _columns(run: Measured, valid: NDArray[np.bool_]) -> dict[Column, NDArray[np
             columns[flip_column("nfr", after, metric)] = negative_flips(*hits)
             columns[flip_column("pfr", after, metric)] = positive_flips(*hits)
     today = compatibility.baseline(compatibility.subject_of(run.per_query) or "")
-    for order, points in run.curves.items():
-        for step, values in enumerate(points, 1):
+    for curve in run.curves:
+        for step, values in enumerate(curve.points, 1):
+            point = curve_point(curve.label, step)
             for metric in run.metrics:
-                columns[Column(curve_point(order, step), metric)] = values[metric][valid]
+                columns[Column(point, metric)] = values[metric][valid]
             for metric in recalls(run.metrics) if today else ():
-                hits = columns[Column(today or "", metric)], columns[Column(curve_point(order, step), metric)]
-                columns[flip_column("nfr", curve_point(order, step), metric)] = negative_flips(*hits)
+                hits = columns[Column(today or "", metric)], columns[Column(point, metric)]
+                columns[flip_column("nfr", point, metric)] = negative_flips(*hits)
     return columns
 
 
-def curve_point(order: str, step: int) -> str:
+def curve_point(curve: str, step: int) -> str:
     """What stands for a role in the columns of a point of a backfill curve."""
-    return f"backfill by {order}, step {step}"
+    return f"backfill by {curve}, step {step}"
 
 
 def recalls(metrics: Iterable[str]) -> list[str]:

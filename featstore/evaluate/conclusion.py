@@ -17,7 +17,7 @@ from featstore.evaluate.chain import (
 )
 from featstore.evaluate.columns import curve_point, flip_column, flipping, recalls, resample
 from featstore.evaluate.flips import relative_rate
-from featstore.evaluate.measured import Measured, curve_ends
+from featstore.evaluate.measured import Curve, Measured
 from featstore.evaluate.metrics import metric_info
 from featstore.evaluate.records import (
     Backfill,
@@ -74,7 +74,7 @@ def conclude(request: EvalRequest, runs: Sequence[Measured]) -> EvalResult:
         chain=_chain(resampled, cells, list(request.models()), metrics),
         flips=_flips(resampled, pairs, metrics),
         changes=_changes(runs, subject, headline) if subject else None,
-        backfill=[_curve(resampled, first, order) for order in first.curves],
+        backfill=[_curve(resampled, curve, first.metrics) for curve in first.curves],
         thresholds=first.thresholds,
         distributions=first.distributions,
         left_out=first.left_out,
@@ -222,10 +222,9 @@ def _flips(resampled: Resampled, pairs: list[tuple[str, str]], metrics: tuple[st
     }
 
 
-def _curve(resampled: Resampled, run: Measured, order: str) -> Backfill:
-    start, end = (plan.role for plan in curve_ends(run.plans) if plan)
-    steps = len(run.curves[order]) + 1
-    roles = [start, *(curve_point(order, step) for step in range(1, steps)), end]
+def _curve(resampled: Resampled, curve: Curve, metrics: tuple[str, ...]) -> Backfill:
+    steps = len(curve.points) + 1
+    roles = [curve.start, *(curve_point(curve.label, step) for step in range(1, steps)), curve.end]
 
     def points(metric: str) -> list[Estimated]:
         return [Estimated.of(resampled.estimate({Column(role, metric): 1.0})) for role in roles]
@@ -235,23 +234,24 @@ def _curve(resampled: Resampled, run: Measured, order: str) -> Backfill:
         return Estimated.of(resampled.estimate({Column(role, metric): weight for role, weight in terms}))
 
     trapezoid = [0.5 / steps, *([1 / steps] * (steps - 1)), 0.5 / steps]
-    curves = {metric: points(metric) for metric in run.metrics}
+    curves = {metric: points(metric) for metric in metrics}
     return Backfill(
-        order=order,
-        start=start,
-        end=end,
+        order=curve.order,
+        serving=curve.serving,
+        start=curve.start,
+        end=curve.end,
         fractions=[step / steps for step in range(steps + 1)],
         metrics=curves,
         nfr={
             metric: [Estimated.of(resampled.estimate({flip_column("nfr", role, metric): 1.0})) for role in roles]
-            for metric in recalls(run.metrics)
+            for metric in recalls(metrics)
             if all(resampled.has(flip_column("nfr", role, metric)) for role in roles)
         },
-        area_trapezoid={metric: area(metric, trapezoid) for metric in run.metrics},
-        area_mean={metric: area(metric, [1 / (steps + 1)] * (steps + 1)) for metric in run.metrics},
+        area_trapezoid={metric: area(metric, trapezoid) for metric in metrics},
+        area_mean={metric: area(metric, [1 / (steps + 1)] * (steps + 1)) for metric in metrics},
         falls={
-            metric: sum(after.value < before.value for before, after in pairwise(curve))
-            for metric, curve in curves.items()
+            metric: sum(after.value < before.value for before, after in pairwise(values))
+            for metric, values in curves.items()
         },
     )
 

@@ -6,11 +6,12 @@ from typing import TYPE_CHECKING
 
 from featstore.errors import UsageError
 from featstore.evaluate import compatibility
-from featstore.evaluate.backfill import inner_points, row_orders
+from featstore.evaluate.backfill import inner_points, two_index_points
 from featstore.evaluate.cells import Sides
 from featstore.evaluate.conclusion import conclude
 from featstore.evaluate.measure import CellMeasure
-from featstore.evaluate.measured import Measured, curve_ends
+from featstore.evaluate.measured import Curve, Measured, curve_ends, two_index_ends
+from featstore.evaluate.orders import row_orders
 from featstore.evaluate.pair_scores import PairScores
 from featstore.evaluate.protocols import Selection, build_problem
 from featstore.evaluate.thresholds import distributions, transfer
@@ -19,11 +20,17 @@ from featstore.progress import SILENT, Progress
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from featstore.evaluate.cells import CellPlan
     from featstore.evaluate.request import EvalRequest
     from featstore.evaluate.result import EvalResult
     from featstore.store import Store
 
 __all__ = ["evaluate", "evaluate_runs"]
+
+_NOT_PLAIN = "curves are drawn for rankings of rows, without distractors and without missing answers"
 
 
 def evaluate(store: Store, request: EvalRequest, progress: Progress = SILENT) -> EvalResult:
@@ -123,32 +130,66 @@ def _thresholds(run: Measured, request: EvalRequest, measure: CellMeasure, progr
 def _backfill(run: Measured, request: EvalRequest, measure: CellMeasure, progress: Progress) -> None:
     """Measure the curves from the subject to the newest model on its own gallery, or say why there are none."""
     start, end = curve_ends(run.plans)
+    if request.two_index:
+        _two_index_curves(run, request, measure, progress)
     if start is None or end is None:
         run.left_out["backfill"] = (
             "there is no cell of the newest model on its own gallery, or none of it on an older one that holds comparable "
             "rows; of mapped queries, store the mapped set with `featstore apply` and evaluate that"
         )
         return
-    problem = run.problem
     if not measure.is_plain:
-        run.left_out["backfill"] = (
-            "curves are drawn for rankings of rows, without distractors and without missing answers"
-        )
+        run.left_out["backfill"] = _NOT_PLAIN
         return
+    problem = run.problem
     query = run.sides.vectors(start.query, problem.query_rows)
     old, new = (run.sides.vectors(plan.gallery, problem.gallery_rows) for plan in (start, end))
-    dataset = run.sides.features(start.gallery).dataset
     for order in request.backfill:
-        run.curves[order] = inner_points(
+        points = inner_points(
             query,
             old,
             new,
             problem.relevance,
             run.metrics,
-            orders=row_orders(order, dataset, problem.gallery_rows, seed=request.seed),
+            orders=_orders(run, start, order, request),
             steps=request.backfill_steps,
             kind=request.score,
             blocking=measure.blocking(old),
             progress=progress,
             task=f"backfill by {order}",
         )
+        run.curves.append(Curve(order, "one index", start.role, end.role, points))
+
+
+def _two_index_curves(run: Measured, request: EvalRequest, measure: CellMeasure, progress: Progress) -> None:
+    """Measure the curves of two indexes, from the old model on its gallery to the newest on its own."""
+    start, end = two_index_ends(run.plans)
+    if start is None or end is None or request.score != "cosine":
+        run.left_out["two indexes"] = "two indexes are merged by cosine distance, of an old and a new model"
+        return
+    if not measure.is_plain:
+        run.left_out["two indexes"] = _NOT_PLAIN
+        return
+    problem = run.problem
+    queries = tuple(run.sides.vectors(plan.query, problem.query_rows) for plan in (start, end))
+    old, new = (run.sides.vectors(plan.gallery, problem.gallery_rows) for plan in (start, end))
+    for order in request.backfill:
+        points = two_index_points(
+            (queries[0], queries[1]),
+            (old, new),
+            problem.relevance,
+            run.metrics,
+            orders=_orders(run, start, order, request),
+            steps=request.backfill_steps,
+            blocking=measure.blocking(old),
+            progress=progress,
+            task=f"backfill by {order}, two indexes",
+        )
+        run.curves.append(Curve(order, "two indexes", start.role, end.role, points))
+
+
+def _orders(run: Measured, start: CellPlan, order: str, request: EvalRequest) -> list[NDArray[np.int64]]:
+    """Orders of the gallery as it is before the backfill."""
+    rows = run.problem.gallery_rows
+    vectors = run.sides.vectors(start.gallery, rows)
+    return row_orders(order, run.sides.features(start.gallery).dataset, rows, vectors, seed=request.seed)

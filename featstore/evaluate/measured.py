@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from featstore.evaluate import compatibility
 
@@ -17,7 +17,33 @@ if TYPE_CHECKING:
     from featstore.evaluate.protocols import Problem
     from featstore.evaluate.records import Distribution, ThresholdTransfer
 
-__all__ = ["Measured", "curve_ends"]
+__all__ = ["Curve", "Measured", "Serving", "curve_ends", "two_index_ends"]
+
+Serving = Literal["one index", "two indexes"]
+"""Whether rows of both models stand in one index during a backfill, or each in that of its model."""
+
+
+class Curve(NamedTuple):
+    """A backfill curve of one run.
+
+    Attributes:
+        order: In which order rows are backfilled.
+        serving: How the gallery is searched meanwhile.
+        start: The cell at 0.
+        end: The cell at 1.
+        points: Every query's values by metric, at the points between.
+    """
+
+    order: str
+    serving: Serving
+    start: str
+    end: str
+    points: list[dict[str, NDArray[np.float64]]]
+
+    @property
+    def label(self) -> str:
+        """What it is called."""
+        return self.order if self.serving == "one index" else f"{self.order}, {self.serving}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +59,7 @@ class Measured:
         problem: Rows, classes and ground truth.
         metrics: The protocol's headline metric first.
         per_query: Values by role.
-        curves: The inner points of each backfill curve by its order: every query's values by metric.
+        curves: Backfill curves.
         thresholds: Operating points kept through the upgrade.
         distributions: Scores of all pairs, by role.
     """
@@ -46,7 +72,7 @@ class Measured:
     problem: Problem
     metrics: tuple[str, ...]
     per_query: dict[str, PerQuery]
-    curves: dict[str, list[dict[str, NDArray[np.float64]]]] = field(default_factory=dict)
+    curves: list[Curve] = field(default_factory=list)
     thresholds: list[ThresholdTransfer] = field(default_factory=list)
     distributions: dict[str, Distribution] = field(default_factory=dict)
 
@@ -59,3 +85,12 @@ def curve_ends(plans: dict[str, CellPlan]) -> tuple[CellPlan | None, CellPlan | 
     started = [role for role in ("new/mapped-old", compatibility.subject_of(plans)) if role in plans]
     start = next((plans[role] for role in started if end and plans[role].query == end.query), None)
     return start, end
+
+
+def two_index_ends(plans: dict[str, CellPlan]) -> tuple[CellPlan | None, CellPlan | None]:
+    """The cells at which a backfill with two indexes begins and ends: each gallery searched by queries of its own kind."""
+    own = [role for role in plans if compatibility.is_own(role)]
+    if len(own) < 2:
+        return None, None
+    searched = [role for role in ("mapped-new/old", own[0]) if role in plans]
+    return plans[searched[0]], plans[own[-1]]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import BaseModel, ConfigDict
 
@@ -170,6 +170,7 @@ class Backfill(Record):
 
     Attributes:
         order: In which order gallery rows get their new features.
+        serving: `one index` that holds rows of both models, or `two indexes` whose answers are merged by distance.
         start: The cell at fraction 0.
         end: The cell at fraction 1.
         fractions: Shares of backfilled rows, from 0 to 1.
@@ -181,6 +182,7 @@ class Backfill(Record):
     """
 
     order: str
+    serving: Literal["one index", "two indexes"] = "one index"
     start: str
     end: str
     fractions: list[float]
@@ -189,6 +191,11 @@ class Backfill(Record):
     area_trapezoid: dict[str, Estimated]
     area_mean: dict[str, Estimated]
     falls: dict[str, int]
+
+    @property
+    def label(self) -> str:
+        """What the curve is called."""
+        return self.order if self.serving == "one index" else f"{self.order}, {self.serving}"
 
 
 class OperatingPoint(Record):

@@ -39,6 +39,7 @@ class EvalRequest(BaseModel):
         gallery_where: Further filters for gallery rows.
         backfill: Orders in which the old gallery is backfilled, see `row_orders`; each gives a curve.
         backfill_steps: Steps of a backfill.
+        two_index: Draw each curve also for two indexes whose answers are merged by distance.
         fpr: False-positive rates whose score thresholds are followed through the upgrade, in [0, 1].
         thresholds: Score thresholds in use today whose rate is kept, in [-1, 1].
         protocol: Name from the protocol registry.
@@ -72,6 +73,7 @@ class EvalRequest(BaseModel):
     gallery_where: tuple[str, ...] = ()
     backfill: tuple[str, ...] = ()
     backfill_steps: int = Field(default=5, ge=1)
+    two_index: bool = False
     fpr: tuple[float, ...] = ()
     thresholds: tuple[float, ...] = ()
     protocol: str = "retrieval"
@@ -110,9 +112,11 @@ class EvalRequest(BaseModel):
         if self.query and self.gallery:
             return [CellPlan("query/gallery", Side(self.query), Side(self.gallery))]
         models = self.models()
-        mapped = self.query_map is not None or self.gallery_map is not None
+        dispensable = self.two_index or self.query_map is not None or self.gallery_map is not None
         cells = [
-            CellPlan(f"{newer}/{older}", Side(models[newer]), Side(models[older]), optional=mapped and newer != older)
+            CellPlan(
+                f"{newer}/{older}", Side(models[newer]), Side(models[older]), optional=dispensable and newer != older
+            )
             for place, newer in enumerate(models)
             for older in list(models)[: place + 1]
         ]

@@ -17,7 +17,16 @@ if TYPE_CHECKING:
     from featstore.evaluate.scores import ScoreKind, Side
     from featstore.store import FeatureSet
 
-__all__ = ["ArrayVectors", "Concatenated", "PreparedRows", "Resized", "SetVectors", "SideBySide", "Vectors"]
+__all__ = [
+    "ArrayVectors",
+    "Concatenated",
+    "PreparedRows",
+    "Resized",
+    "SetVectors",
+    "SideBySide",
+    "UnitVectors",
+    "Vectors",
+]
 
 
 class Vectors(Protocol):
@@ -140,6 +149,30 @@ class SideBySide:
     def names(self, rows: Sequence[int]) -> list[str]:
         """What the first part calls them."""
         return self._parts[0].names(rows)
+
+
+class UnitVectors:
+    """Rows of norm 1, float32, as cosines score them.
+
+    Reading raises NonFiniteError for a row without a direction.
+    """
+
+    def __init__(self, vectors: Vectors) -> None:
+        self._vectors = vectors
+        self.rows = vectors.rows
+        self.width = vectors.width
+
+    def __str__(self) -> str:
+        return str(self._vectors)
+
+    def read(self, start: int, stop: int) -> NDArray[np.float32]:
+        """Rows [start, stop)."""
+        raw = self._vectors.read(start, stop)
+        return prepare(raw, "cosine", "gallery", what=str(self), first_row=start, names=self.names)[0]
+
+    def names(self, rows: Sequence[int]) -> list[str]:
+        """What the rows are called."""
+        return self._vectors.names(rows)
 
 
 class Resized:

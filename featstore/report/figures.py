@@ -104,7 +104,7 @@ def curves_plot(result: EvalResult, about: Subject | None) -> Markup | None:
         bounded = all(point.low is not None for point in points)
         curves.append(
             Curve(
-                found.order,
+                found.label,
                 found.fractions,
                 [point.value for point in points],
                 [point.low or 0.0 for point in points] if bounded else None,

@@ -116,7 +116,7 @@ def _backfills(result: EvalResult) -> list[list[str]]:
         names = [f"{100 * fraction:g} %" for fraction in curve.fractions]
         points = [numbers.percent(point.value) for point in curve.metrics[metric]]
         areas = [numbers.bounded(area[metric]) for area in (curve.area_trapezoid, curve.area_mean)]
-        head = [_text(f"{metric}, backfilled by {curve.order}"), *map(_text, names), "area, trapezoid", "area, mean"]
+        head = [_text(f"{metric}, backfilled by {curve.label}"), *map(_text, names), "area, trapezoid", "area, mean"]
         found.append([_row(head), _row([":--", *["--:"] * (len(head) - 1)]), _row(["", *points, *map(_text, areas)])])
     return found
 

@@ -17,6 +17,7 @@ from featstore.store.policies import ZeroRows
 from featstore.store.publisher import publisher
 from featstore.store.records import RowFailure, Version
 from featstore.store.repair import RepairReport, Replaced, repair
+from featstore.store.replacement import commit_replacement, plan_replacement
 from featstore.store.restore import restore_marker
 from featstore.store.reuse import Copied, DigestIndex
 from featstore.store.splits import parse_fractions, split_dataset
@@ -59,6 +60,7 @@ __all__ = [
     "clear_cache",
     "collect_garbage",
     "column_name",
+    "commit_replacement",
     "common_rows",
     "compact",
     "compare",
@@ -67,6 +69,7 @@ __all__ = [
     "live_plans",
     "parse_fractions",
     "parse_set",
+    "plan_replacement",
     "plan_shard_rows",
     "publisher",
     "repair",

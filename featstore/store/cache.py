@@ -122,15 +122,19 @@ def row_groups(record: DatasetVersion) -> list[Group]:
 def feature_groups(record: FeatureSetVersion) -> list[Group]:
     """The segments of a version of a feature set."""
     base = set_key(record.dataset, record.name)
+    mixture = [record.mixture] if record.mixture else []
     return [
-        Group(
-            f"{base}/segments/{part.name}",
-            # a repair lists the sound part of a segment only
-            part.digest if part.rows == part.group_rows else f"{part.digest}-{part.offset}-{part.rows}",
-            part.digest,
-            (part, plan_key(record.dataset, record.name, part.name)),
-        )
-        for part in record.segments
+        *(Group(f"{base}/segments/{mixed.name}", mixed.digest, mixed.digest) for mixed in mixture),
+        *(
+            Group(
+                f"{base}/segments/{part.name}",
+                # a repair lists the sound part of a segment only
+                part.digest if part.rows == part.group_rows else f"{part.digest}-{part.offset}-{part.rows}",
+                part.digest,
+                (part, plan_key(record.dataset, record.name, part.name)),
+            )
+            for part in record.segments
+        ),
     ]
 
 

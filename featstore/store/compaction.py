@@ -23,12 +23,14 @@ from numpy.typing import NDArray
 from featstore.errors import ConflictError, CorruptStoreError
 from featstore.progress import SILENT, Progress
 from featstore.store.canary import take_over_canary
+from featstore.spaces import Space
 from featstore.store.dataset import Dataset
 from featstore.store.features import FeatureSet, RowStatus, features_log, plan_key, set_key
 from featstore.store.heartbeats import Writer, place_time, writers
 from featstore.store.job import FeatureJob, chunk_rows_for, plan_shard_rows, segment_name
 from featstore.store.names import parse_dataset
-from featstore.store.records import FeatureSetVersion, Plan, VectorSegment, fetch
+from featstore.store.records import FeatureSetVersion, Mixture, Plan, VectorSegment, fetch
+from featstore.store.replacement import REPLACES, write_mixture
 from featstore.store.rows import rewrite
 from featstore.store.store import Store
 from featstore.store.verify import verify
@@ -165,7 +167,7 @@ def live_plans(store: Store, dataset: str, *, now: float | None = None) -> list[
             present = [] if segment in committed else writers(store.files, key, now=now)
             if present and store.files.exists(f"{key}/plan.json"):
                 plan = fetch(store.files, Plan, f"{key}/plan.json")
-                if newest is None or plan.source.startswith(_SOURCE) or _fits(plan, newest):
+                if newest is None or plan.source.startswith((_SOURCE, REPLACES)) or _fits(plan, newest):
                     found.append(LivePlan(f"{dataset}/{name}", plan, tuple(present)))
     return found
 
@@ -289,6 +291,9 @@ def _read(source: FeatureSet, rows: NDArray[np.int64]) -> NDArray[np.float64 | n
 
 def _commit(store: Store, part: _Rewriting) -> FeatureSetVersion:
     segments: tuple[VectorSegment, ...] = (part.job.seal(),) if part.job else ()
+    mixture = part.base.mixture
+    if mixture is not None:
+        mixture = _mixture_of(store, part, mixture.parts, segments[0]) if part.job else None
 
     def build(newest: FeatureSetVersion | None, number: int) -> FeatureSetVersion | None:
         base = part.base
@@ -301,11 +306,18 @@ def _commit(store: Store, part: _Rewriting) -> FeatureSetVersion:
             layout=part.layout,
             rows=len(part.rows),
             segments=segments,
+            mixture=mixture,
             damaged=(),  # row numbers of an earlier layout; verify has passed what was copied
             provenance={**base.provenance, "compacted from": base.number},
         )
 
     return features_log(store.files, part.base.dataset, part.base.name).commit(build)
+
+
+def _mixture_of(store: Store, part: _Rewriting, parts: tuple[Space, ...], segment: VectorSegment) -> Mixture:
+    assert part.job is not None  # noqa: S101 - for the type checker; the only caller has looked
+    valid = part.source.status()[part.rows] == RowStatus.VALID
+    return write_mixture(store.files, part.job, segment, parts, part.source.part_of_rows()[part.rows], valid)
 
 
 def _compaction(base: FeatureSetVersion, made: FeatureSetVersion, before: SetCompaction | None = None) -> SetCompaction:

@@ -82,6 +82,8 @@ def _compare_sets(left: FeatureSet, right: FeatureSet) -> Difference:
     found = Difference(left.ref, right.ref, fields=difference(left.space, right.space))
     if left.dtype != right.dtype:
         found.fields.append(FieldDifference("dtype", left.dtype.name, right.dtype.name))
+    if left.record.mixture or right.record.mixture:
+        found.fields += _moved(left, right)
 
     def differ(ours: NDArray[np.int64], theirs: NDArray[np.int64]) -> NDArray[np.bool_]:
         if left.width != right.width:
@@ -96,6 +98,14 @@ def _compare_sets(left: FeatureSet, right: FeatureSet) -> Difference:
 
     _compare_rows(found, left.dataset, right.dataset, left.valid_rows(), right.valid_rows(), differ)
     return found
+
+
+def _moved(left: FeatureSet, right: FeatureSet) -> list[FieldDifference]:
+    """How many rows lie in each space, where one of the sets is mixed and that differs."""
+    ours, theirs = (dict(side.rows_by_space()) for side in (left, right))
+    names = dict.fromkeys([*ours, *theirs])
+    counts = [(name, ours.get(name, 0), theirs.get(name, 0)) for name in names]
+    return [FieldDifference(f"rows in {name}", f"{a:,}", f"{b:,}") for name, a, b in counts if a != b]
 
 
 def _compare_datasets(left: Dataset, right: Dataset) -> Difference:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from featstore.errors import AlignmentError, CorruptStoreError, IncompleteError, NotFoundError, UsageError, sample_of
 from featstore.spaces import Space
+from featstore.store.arrays import read_array
 from featstore.store.dataset import Dataset
 from featstore.store.declarations import declared_with
 from featstore.store.files import Files
@@ -20,7 +21,9 @@ from featstore.store.records import FeatureSetVersion, RowFailure, ShardRecord, 
 from featstore.store.segment import SegmentReader
 from featstore.store.shuffle import shuffled
 
-__all__ = ["FeatureSet", "RowStatus", "features_log", "group_key", "plan_key", "set_key"]
+__all__ = ["PART", "FeatureSet", "RowStatus", "features_log", "group_key", "plan_key", "set_key"]
+
+PART = "part"  # the array of a mixture's group
 
 
 class RowStatus:
@@ -70,7 +73,36 @@ class FeatureSet:
     @cached_property
     def space(self) -> Space:
         """What makes its vectors comparable, with what people declared since (`Store.declare`)."""
-        recorded = self.record.space
+        parts = self.parts
+        return parts[0] if len(parts) == 1 else Space.mixed(parts)
+
+    @cached_property
+    def parts(self) -> tuple[Space, ...]:
+        """The spaces that its rows lie in: one, or those of a mixed set (see `part_of_rows`)."""
+        mixture = self.record.mixture
+        return tuple(map(self._with_declared, mixture.parts if mixture else (self.record.space,)))
+
+    def part_of_rows(self) -> NDArray[np.uint8]:
+        """Which of `parts` each row lies in, uint8 [rows].
+
+        Raises:
+            CorruptStoreError: what says so is missing or damaged.
+        """
+        mixture = self.record.mixture
+        if mixture is None:
+            return np.zeros(self.rows, np.uint8)
+        part = read_array(self._files, f"{group_key(self.record, mixture.name)}/{PART}", self.rows)
+        if len(part) and part.max() >= len(mixture.parts):
+            raise CorruptStoreError(f"{self.ref} has rows of a space that it does not name")
+        return part
+
+    def rows_by_space(self) -> list[tuple[str, int]]:
+        """The names of its spaces and how many valid rows lie in each."""
+        part = self.part_of_rows()[self.valid_rows()] if self.record.mixture else np.zeros(len(self.valid_rows()), int)
+        counts = np.bincount(part, minlength=len(self.parts))
+        return [(space.name, int(count)) for space, count in zip(self.parts, counts, strict=True)]
+
+    def _with_declared(self, recorded: Space) -> Space:
         declared = {other for made in declared_with(self._files, recorded.digest) for other in made.spaces}
         more = sorted(declared - {recorded.digest, *recorded.compatible_with})
         return recorded.model_copy(update={"compatible_with": (*recorded.compatible_with, *more)})

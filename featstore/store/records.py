@@ -22,6 +22,7 @@ __all__ = [
     "DatasetVersion",
     "FeatureSetVersion",
     "IndexPointer",
+    "Mixture",
     "Overlay",
     "Plan",
     "Removal",
@@ -39,6 +40,8 @@ __all__ = [
 ]
 
 FORMAT = 1
+# versions of mixed sets say this, so that a featstore that would take all their rows for one space refuses them
+MIXED_FORMAT = 2
 
 
 class _Record(BaseModel):
@@ -253,8 +256,24 @@ class Damage(_Record):
     replaced_by: str
 
 
+class Mixture(_Record):
+    """Which rows of a set lie in which space, in the middle of a backfill: an array `part` in a Zarr group.
+
+    Attributes:
+        parts: The spaces; row r lies in `parts[part[r]]`.
+        rows: How many rows with a feature lie in each.
+        name: The group, beside the segments.
+        digest: Of the group's files.
+    """
+
+    parts: tuple[Space, ...]
+    rows: tuple[int, ...]
+    name: str
+    digest: str
+
+
 class FeatureSetVersion(Commit):
-    """One commit of a feature set."""
+    """One commit of a feature set; `mixture` where its rows lie in several spaces."""
 
     kind: Literal["features"] = "features"
     dataset: str
@@ -262,6 +281,7 @@ class FeatureSetVersion(Commit):
     space: Space
     segments: tuple[VectorSegment, ...]
     damaged: tuple[Damage, ...] = ()
+    mixture: Mixture | None = Field(default=None, exclude_if=lambda value: value is None)
 
     @property
     def home(self) -> str:
@@ -300,9 +320,10 @@ def load(model: type[R], data: bytes, *, where: str) -> R:
     except (ValueError, RecursionError) as error:
         raise CorruptStoreError(f"{where} is not JSON: {error}", hint=hint) from error
     found = content.get("format", FORMAT) if isinstance(content, dict) else None
-    if isinstance(found, int) and found > FORMAT:
+    if isinstance(found, int) and found > MIXED_FORMAT:
         raise UsageError(
-            f"{where} has format {found}; this featstore reads up to {FORMAT}", hint="pip install --upgrade featstore"
+            f"{where} has format {found}; this featstore reads up to {MIXED_FORMAT}",
+            hint="pip install --upgrade featstore",
         )
     checksum = _CHECKSUM.search(data)
     body = data[: checksum.start()] + b"\n}" if checksum else b""

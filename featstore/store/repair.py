@@ -18,6 +18,7 @@ from blake3 import blake3
 from featstore.errors import ConflictError, CorruptStoreError, FeatstoreError
 from featstore.progress import SILENT, Progress
 from featstore.store.canary import canary_key, is_damaged, nothing_kept
+from featstore.store.dataset import segment_key
 from featstore.store.digest_index import index_files, indexed_inputs, pointer_key
 from featstore.store.features import FeatureSet, RowStatus, features_log, group_key, plan_key, set_key
 from featstore.store.job import FeatureJob, segment_metadata, segment_name, shards_digest
@@ -175,7 +176,7 @@ class _Repair:
                 continue
             parts: list[RowSegment | Overlay | Removal] = [*record.segments, *record.overlays, *record.removed]
             for part in parts:
-                self._restorer.rows(name, part.name, part.digest)
+                self._restorer.group(segment_key(name, part.name), part.digest)
         for ref in self._sets():
             try:
                 if self._store.has_features(ref.key):
@@ -207,6 +208,8 @@ class _Repair:
     def _features(self, features: FeatureSet) -> None:
         broken: list[Salvage] = []
         valid: dict[tuple[str, int], int] = {}
+        if mixture := features.record.mixture:
+            self._restorer.group(group_key(features.record, mixture.name), mixture.digest)
         for part in features.record.segments:
             self._metadata(features, part)
             found = self._records(features, part)

@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 from blake3 import blake3
 
 from featstore.errors import FeatstoreError, NotFoundError, UsageError
-from featstore.store.dataset import segment_key
 from featstore.store.files import Files, open_files
 from featstore.store.log import Log
 from featstore.store.records import DatasetVersion, FeatureSetVersion, StoreRecord, fetch, load
@@ -95,9 +94,8 @@ class Restorer:
         """Whether a version of the copy is one of this store: it may also be a commit that was only made there."""
         return all(self.files.exists(f"{prefix}/segments/{part.name}/zarr.json") for part in record.segments)
 
-    def rows(self, dataset: str, name: str, digest: str) -> None:
-        """Put back files of a segment of a dataset (ids, columns, removed rows), whose digest covers all of them."""
-        key = segment_key(dataset, name)
+    def group(self, key: str, digest: str) -> None:
+        """Put back files of a group whose digest covers all of them (ids, columns, removed rows; which row lies where)."""
         ours = _contents(self.files, key)
         if _listing(ours) == digest:
             return

@@ -58,6 +58,8 @@ class Series:
             if isinstance(record, DatasetVersion):
                 found.update(part.name for part in record.overlays)
                 found.update(part.name for part in record.removed)
+            elif record.mixture is not None:
+                found.add(record.mixture.name)
         return found
 
     def segment_keys(self, numbers: Iterable[int]) -> set[str]:

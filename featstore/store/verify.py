@@ -111,21 +111,25 @@ def _check_dataset(store: Store, dataset: Dataset, report: VerifyReport, *, full
     record = dataset.record
     parts: list[RowSegment | Overlay | Removal] = [*record.segments, *record.overlays, *record.removed]
     for part in parts:
-        key = segment_key(dataset.name, part.name)
-        digests: dict[str, str] = {}
-        for info in store.files.walk(key):
-            data = store.files.get(info.key)
-            report.bytes_read += len(data)
-            digests[info.key.removeprefix(f"{key}/")] = blake3(data).hexdigest()
-        listing = "\n".join(f"{name} {digest}" for name, digest in sorted(digests.items()))
-        if blake3(listing.encode()).hexdigest() != part.digest:
-            report.problems.append(Problem(store.files.where(key), "its files are not those that were published"))
+        _check_group(store, segment_key(dataset.name, part.name), part.digest, report)
     if full:
         live = dataset.live_rows()
         lost = live[dataset.ids.rows_of(dataset.ids.take(live)) != live]
         report.problems += [
             Problem(dataset.name, f"the id index does not find row {row}", (row, row + 1)) for row in lost.tolist()
         ]
+
+
+def _check_group(store: Store, key: str, digest: str, report: VerifyReport) -> None:
+    """A group whose digest covers all of its files."""
+    digests: dict[str, str] = {}
+    for info in store.files.walk(key):
+        data = store.files.get(info.key)
+        report.bytes_read += len(data)
+        digests[info.key.removeprefix(f"{key}/")] = blake3(data).hexdigest()
+    listing = "\n".join(f"{name} {found}" for name, found in sorted(digests.items()))
+    if blake3(listing.encode()).hexdigest() != digest:
+        report.problems.append(Problem(store.files.where(key), "its files are not those that were published"))
 
 
 def _check_features(
@@ -135,6 +139,8 @@ def _check_features(
     shards = [(part, k) for part in features.record.segments for k in part.shards]
     chosen = set(np.linspace(0, len(shards) - 1, max(1, math.ceil(sample * len(shards)))).astype(int).tolist())
     progress.start(f"verify {features.ref}", len(shards), "shards")
+    if mixture := features.record.mixture:
+        _check_group(store, group_key(features.record, mixture.name), mixture.digest, report)
     for part in features.record.segments:
         report.problems += _check_segment(store, features, part)
         report.problems += _check_index(store, features, part, report, full=full)

@@ -8,7 +8,8 @@ import torch
 
 from featstore.errors import AlignmentError, NotFoundError, SpaceMismatchError, UnknownNameError, UsageError
 from featstore.evaluate import EvalRequest, EvalResult, Run, bootstrap_means, evaluate, evaluate_arrays, evaluate_runs
-from featstore.evaluate.backfill import row_orders
+from featstore.evaluate.orders import k_center, prototype_distances, row_orders
+from featstore.evaluate.vectors import ArrayVectors
 from featstore.maps import LinearConfig, apply_map, build_map, save_map
 from featstore.spaces import Space
 from tests.evaluate.reference import scores as canonical_scores
@@ -356,3 +357,50 @@ def test_a_threshold_that_cannot_be_is_refused(store):
             evaluate(store, EvalRequest(old="shop/a", bootstrap=0, **wrong))
     alone = evaluate(store, EvalRequest(query="shop/c", gallery="shop/a", bootstrap=0, fpr=(0.01,)))
     assert list(alone.thresholds[0].kept) == ["query/gallery"]
+
+
+def test_two_indexes_answer_each_row_by_its_own_model(store, features):
+    """A few-line reference: every gallery row is scored by the model that made it; no map, and widths may differ."""
+    order = np.random.default_rng(7).permutation(N)
+    (path := store.files.root.parent / "two.txt").write_text("\n".join(f"{row}.jpg" for row in order))
+    request = EvalRequest(
+        old="shop/a", new="shop/wide", metrics=METRICS, bootstrap=50, backfill=(f"@{path}",), backfill_steps=4,
+        two_index=True,
+    )  # fmt: skip
+    result = evaluate(store, request)
+    [curve] = result.backfill
+    assert (curve.serving, curve.start, curve.end) == ("two indexes", "old/old", "new/new")
+    assert "new/old" in result.left_out
+    old, new = (features[name] / np.linalg.norm(features[name], axis=1, keepdims=True) for name in ("a", "wide"))
+    labels = np.arange(N) % CLASSES
+    for step in range(5):
+        refreshed = np.isin(np.arange(N), order[: step * N // 4])
+        scores = np.where(refreshed, new.astype(np.float64) @ new.T, old.astype(np.float64) @ old.T)
+        np.fill_diagonal(scores, -np.inf)
+        first = labels[scores.argmax(axis=1)] == labels
+        assert curve.metrics["recall@1"][step].value == pytest.approx(first.mean()), step
+    for metric in METRICS:
+        assert curve.metrics[metric][0].value == pytest.approx(result.cell("old/old").metrics[metric])
+        assert curve.metrics[metric][-1].value == pytest.approx(result.cell("new/new").metrics[metric])
+
+
+def test_orders_that_look_at_the_gallery(store, features):
+    dataset, rows = store.dataset("shop"), np.arange(N)
+    vectors = ArrayVectors(features["a"])
+    unit = features["a"] / np.linalg.norm(features["a"], axis=1, keepdims=True)
+    [centres] = row_orders("k-center", dataset, rows, vectors)
+    assert sorted(centres) == list(range(N))
+    for place in range(1, 20):
+        nearest = (unit @ unit[centres[:place]].T).max(axis=1)
+        assert nearest[centres[place]] == pytest.approx(nearest.min(), abs=1e-6)
+    assert sorted(k_center(unit, centres=5)) == list(range(N))
+    labels = dataset.labels.codes[rows]
+    distances = np.empty(N)
+    for code in np.unique(labels):
+        prototype = unit[labels == code].mean(axis=0)
+        distances[labels == code] = 1 - unit[labels == code] @ prototype / np.linalg.norm(prototype)
+    [near], [far] = (row_orders(f"{sign}prototype-distance", dataset, rows, vectors) for sign in ("", "-"))
+    assert np.all(np.diff(distances[near]) >= -1e-6)
+    assert np.all(np.diff(distances[far]) <= 1e-6)
+    with pytest.raises(UsageError, match="need labels"):
+        prototype_distances(unit, np.full(N, -1))

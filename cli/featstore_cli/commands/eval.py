@@ -79,8 +79,9 @@ _REPORTED_RATES = (1e-2, 1e-3, 1e-4)
     "--backfill",
     metavar="ORDER",
     multiple=True,
-    help="Curve over a backfill: random, row, COLUMN, -COLUMN or @IDS.txt; none for none. A report has random.",
+    help="Curve over a backfill: random, k-center, -prototype-distance, COLUMN, -COLUMN or @IDS.txt; none for none.",
 )
+@click.option("--two-index", is_flag=True, help="Curves also for two indexes merged by distance; needs no map.")
 @click.option("--backfill-steps", type=click.IntRange(1), default=5, show_default=True, help="Steps of a backfill.")
 @click.option(
     "--fpr",
@@ -148,6 +149,7 @@ def eval_(
     metrics: tuple[str, ...],
     backfill: tuple[str, ...],
     backfill_steps: int,
+    two_index: bool,
     fpr: tuple[float, ...],
     thresholds: tuple[float, ...],
     bootstrap: int,
@@ -203,8 +205,9 @@ def eval_(
         cache=not no_cache,
         metrics=metrics,
         further_metrics=tuple(metric for gate in parsed for metric in gate.metrics),
-        backfill=_orders(backfill, wanted=report is not None and not (query or gallery)),
+        backfill=_orders(backfill, wanted=(report is not None or two_index) and not (query or gallery)),
         backfill_steps=backfill_steps,
+        two_index=two_index,
         fpr=fpr or (_REPORTED_RATES if report is not None and score == "cosine" else ()),
         thresholds=thresholds,
         allow_unrelated=allow_unrelated,

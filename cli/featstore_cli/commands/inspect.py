@@ -188,6 +188,7 @@ def _dataset(dataset: Dataset, *, sample: bool = False) -> dict[str, Any]:
 
 
 def _features(features: FeatureSet) -> dict[str, Any]:
+    mixed = {"rows of": dict(features.rows_by_space())} if features.record.mixture else {}
     return {
         "set": features.ref,
         "created": features.record.created,
@@ -201,4 +202,5 @@ def _features(features: FeatureSet) -> dict[str, Any]:
             "digest": features.space.digest[:12],
             "kind": features.space.identity["kind"],
         },
+        **mixed,
     }
