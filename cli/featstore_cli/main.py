@@ -30,6 +30,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "train": ("featstore_cli.commands.train:train", "Learn a compatible model beside cached old features."),
     "apply": ("featstore_cli.commands.apply:apply", "Map a cached feature set into another one."),
     "eval": ("featstore_cli.commands.eval:eval_", "Compare old and new models and give a verdict."),
+    "backfill": (
+        "featstore_cli.commands.backfill:backfill",
+        "Encode the part of a gallery that gains most, first.",
+    ),
     "search": ("featstore_cli.commands.search:search", "Find the nearest rows of a feature set."),
     "index": ("featstore_cli.commands.search:index", "Build an index that makes searching fast."),
     "ls": ("featstore_cli.commands.inspect:ls", "List what the store holds."),
@@ -59,7 +63,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
 }
 _GROUPS: list[CommandGroupDict] = [
     {"name": "Fill the store", "commands": ["init", "extract", "import", "export", "dataset"]},
-    {"name": "Learn and upgrade", "commands": ["train", "apply", "config", "losses"]},
+    {"name": "Learn and upgrade", "commands": ["train", "apply", "backfill", "config", "losses"]},
     {"name": "Decide and search", "commands": ["eval", "metrics", "search", "index"]},
     {
         "name": "Look around",

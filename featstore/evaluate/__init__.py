@@ -9,6 +9,7 @@ from featstore.evaluate.evaluate import evaluate, evaluate_runs
 from featstore.evaluate.gate import Gate, GateResult, parse_gate
 from featstore.evaluate.metrics import METRICS, MetricInfo, metric_info
 from featstore.evaluate.neighbours import Neighbours, top_k
+from featstore.evaluate.orders import row_orders
 from featstore.evaluate.protocols import PROTOCOLS, ProtocolInfo
 from featstore.evaluate.records import Backfill, Cell, Changes, ClassChange, Distribution, Estimated, Flips
 from featstore.evaluate.request import EvalRequest
@@ -51,5 +52,6 @@ __all__ = [
     "parse_gate",
     "parse_memory",
     "pool_templates",
+    "row_orders",
     "top_k",
 ]

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from featstore.evaluate.statistics import Column, Estimate, Resampled
 
 __all__ = [
+    "CANDIDATE",
     "REFERENCE",
     "Gain",
     "Scores",
@@ -29,6 +30,7 @@ __all__ = [
 ]
 
 REFERENCE = "reference"
+CANDIDATE = "candidate"
 _MAPPED = "mapped-"
 
 
@@ -66,6 +68,7 @@ def baseline(role: str) -> str | None:
     None for a role that is no cross-test.
     """
     query, gallery = (part.removeprefix(_MAPPED) for part in role.partition("/")[::2])
+    gallery = "old" if gallery == CANDIDATE else gallery
     return None if not gallery or query == gallery or role == "query/gallery" else f"{gallery}/{gallery}"
 
 
@@ -92,12 +95,17 @@ def comparisons(roles: Iterable[str]) -> list[tuple[str, str]]:
 
 
 def subject_of(roles: Iterable[str]) -> str | None:
-    """The cross-test that the verdict is about: the newest model on the oldest gallery, as it is if that was measured.
+    """The cross-test that the verdict is about: the newest model on the gallery that is to be shipped, if one was named.
+
+    Otherwise on the oldest gallery, as it is if that was measured.
 
     None when no cross-test has its baseline.
     """
     known = list(roles)
     cross = [role for role in known if baseline(role) in known]
+    shipped = [role for role in cross if role.endswith(f"/{CANDIDATE}")]
+    if shipped:
+        return shipped[-1]
     plain = [role for role in cross if _MAPPED not in role]
     newest = [role for role in plain or cross if role.endswith(("/old", "/mapped-old", "/v1"))]
     return newest[-1] if newest else None
@@ -106,8 +114,11 @@ def subject_of(roles: Iterable[str]) -> str | None:
 def deciding(cross_tests: Iterable[str], subject: str | None) -> list[str]:
     """The cross-tests that the verdict rests on: all of a chain; a mapped role only when it is the subject.
 
-    A mapped role beside `new/old` is another way to deploy, with its own entry in the criterion.
+    A mapped role beside `new/old` is another way to deploy, with its own entry in the criterion; and beside a candidate,
+    everything else is.
     """
+    if subject is not None and subject.endswith(f"/{CANDIDATE}"):
+        return [subject]
     return [role for role in cross_tests if role == subject or _MAPPED not in role]
 
 

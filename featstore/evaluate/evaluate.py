@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from featstore.evaluate.cells import CellPlan
     from featstore.evaluate.request import EvalRequest
     from featstore.evaluate.result import EvalResult
-    from featstore.store import Store
+    from featstore.store import FeatureSet, Store
 
 __all__ = ["evaluate", "evaluate_runs"]
 
@@ -101,7 +101,7 @@ def _measure(store: Store, request: EvalRequest, progress: Progress) -> Measured
     by_role = {plan.role: plan for plan in plans}
     run = Measured(sides, measure, by_role, unrelated, left_out, problem, metrics, per_query)
     if request.backfill:
-        _backfill(run, request, measure, progress)
+        _backfill(run, store, request, measure, progress)
     if request.fpr or request.thresholds:
         _thresholds(run, request, measure, progress)
     return run
@@ -127,11 +127,11 @@ def _thresholds(run: Measured, request: EvalRequest, measure: CellMeasure, progr
         run.distributions.update(distributions(cells))
 
 
-def _backfill(run: Measured, request: EvalRequest, measure: CellMeasure, progress: Progress) -> None:
+def _backfill(run: Measured, store: Store, request: EvalRequest, measure: CellMeasure, progress: Progress) -> None:
     """Measure the curves from the subject to the newest model on its own gallery, or say why there are none."""
     start, end = curve_ends(run.plans)
     if request.two_index:
-        _two_index_curves(run, request, measure, progress)
+        _two_index_curves(run, store, request, measure, progress)
     if start is None or end is None:
         run.left_out["backfill"] = (
             "there is no cell of the newest model on its own gallery, or none of it on an older one that holds comparable "
@@ -144,14 +144,14 @@ def _backfill(run: Measured, request: EvalRequest, measure: CellMeasure, progres
     problem = run.problem
     query = run.sides.vectors(start.query, problem.query_rows)
     old, new = (run.sides.vectors(plan.gallery, problem.gallery_rows) for plan in (start, end))
-    for order in request.backfill:
+    for order, permutations in _orders(run, store, start, request).items():
         points = inner_points(
             query,
             old,
             new,
             problem.relevance,
             run.metrics,
-            orders=_orders(run, start, order, request),
+            orders=permutations,
             steps=request.backfill_steps,
             kind=request.score,
             blocking=measure.blocking(old),
@@ -161,7 +161,9 @@ def _backfill(run: Measured, request: EvalRequest, measure: CellMeasure, progres
         run.curves.append(Curve(order, "one index", start.role, end.role, points))
 
 
-def _two_index_curves(run: Measured, request: EvalRequest, measure: CellMeasure, progress: Progress) -> None:
+def _two_index_curves(
+    run: Measured, store: Store, request: EvalRequest, measure: CellMeasure, progress: Progress
+) -> None:
     """Measure the curves of two indexes, from the old model on its gallery to the newest on its own."""
     start, end = two_index_ends(run.plans)
     if start is None or end is None or request.score != "cosine":
@@ -173,13 +175,13 @@ def _two_index_curves(run: Measured, request: EvalRequest, measure: CellMeasure,
     problem = run.problem
     queries = tuple(run.sides.vectors(plan.query, problem.query_rows) for plan in (start, end))
     old, new = (run.sides.vectors(plan.gallery, problem.gallery_rows) for plan in (start, end))
-    for order in request.backfill:
+    for order, permutations in _orders(run, store, start, request).items():
         points = two_index_points(
             (queries[0], queries[1]),
             (old, new),
             problem.relevance,
             run.metrics,
-            orders=_orders(run, start, order, request),
+            orders=permutations,
             steps=request.backfill_steps,
             blocking=measure.blocking(old),
             progress=progress,
@@ -188,8 +190,24 @@ def _two_index_curves(run: Measured, request: EvalRequest, measure: CellMeasure,
         run.curves.append(Curve(order, "two indexes", start.role, end.role, points))
 
 
-def _orders(run: Measured, start: CellPlan, order: str, request: EvalRequest) -> list[NDArray[np.int64]]:
-    """Orders of the gallery as it is before the backfill."""
+def _orders(run: Measured, store: Store, start: CellPlan, request: EvalRequest) -> dict[str, list[NDArray[np.int64]]]:
+    """Orders of the gallery as it is before the backfill, by name."""
     rows = run.problem.gallery_rows
-    vectors = run.sides.vectors(start.gallery, rows)
-    return row_orders(order, run.sides.features(start.gallery).dataset, rows, vectors, seed=request.seed)
+    features = run.sides.features(start.gallery)
+    return {
+        order: row_orders(
+            order,
+            features.dataset,
+            rows,
+            run.sides.vectors(start.gallery, rows),
+            lambda: _uncertainty(store, features),
+            seed=request.seed,
+        )
+        for order in request.backfill
+    }
+
+
+def _uncertainty(store: Store, features: FeatureSet) -> FeatureSet:
+    from featstore.maps import uncertainty_set  # torch, only when it is asked for
+
+    return uncertainty_set(store, features.name)

@@ -15,16 +15,19 @@ from featstore.evaluate.vectors import UnitVectors
 from featstore.store import Categories
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from numpy.typing import NDArray
 
     from featstore.evaluate.vectors import Vectors
-    from featstore.store import Dataset
+    from featstore.store import Dataset, FeatureSet
 
-__all__ = ["K_CENTER", "PROTOTYPE_DISTANCE", "RANDOM", "k_center", "prototype_distances", "row_orders"]
+__all__ = ["K_CENTER", "PROTOTYPE_DISTANCE", "RANDOM", "UNCERTAINTY", "k_center", "prototype_distances", "row_orders"]
 
 RANDOM = "random"
 K_CENTER = "k-center"
 PROTOTYPE_DISTANCE = "prototype-distance"
+UNCERTAINTY = "uncertainty"
 _RANDOM_ORDERS = 3
 # centres that are chosen one after another; each costs a pass over the gallery
 _CENTRES = 1024
@@ -35,6 +38,7 @@ def row_orders(
     dataset: Dataset,
     rows: NDArray[np.int64],
     vectors: Vectors | None = None,
+    uncertainty: Callable[[], FeatureSet] | None = None,
     *,
     seed: int = 0,
     random_orders: int = _RANDOM_ORDERS,
@@ -42,13 +46,15 @@ def row_orders(
     """In which order gallery rows are backfilled.
 
     Args:
-        order: `random` (several orders, to be averaged); a column (ascending) or `-COLUMN` (descending), with missing values
-            last; `prototype-distance` or `-prototype-distance` (rows far from their class first); `k-center` (rows that
-            nothing backfilled before is near to); `row` for the order of the dataset; or `@FILE`, whose lines are ids,
-            followed by the rest of the rows.
+        order: `random` (several orders, to be averaged); `uncertainty` (rows whose map trusts itself least first),
+            `prototype-distance` (rows far from their class first), or either with `-` in front for the reverse;
+            `k-center` (rows that nothing backfilled before is near to); a column (ascending) or `-COLUMN` (descending),
+            with missing values last; `row` for the order of the dataset; or `@FILE`, whose lines are ids, followed by
+            the rest of the rows.
         dataset: What the rows are rows of.
         rows: Dataset rows of the gallery, [G].
         vectors: The gallery before the backfill, [G, D], for orders that look at it.
+        uncertainty: Gives the uncertainty of the gallery's rows, a set of width 1.
         seed: Of the random orders.
         random_orders: How many of them.
 
@@ -72,9 +78,11 @@ def row_orders(
         return [k_center(_unit(vectors))]
     if vectors is not None and name == PROTOTYPE_DISTANCE:
         distances = prototype_distances(_unit(vectors), dataset.labels.codes[rows].astype(np.int64))
-        return [np.argsort(-distances if order.startswith("-") else distances, kind="stable")]
+        return [_greatest_first(distances, reverse=order.startswith("-"))]
+    if uncertainty is not None and name == UNCERTAINTY:
+        return [_greatest_first(uncertainty().gather(rows)[:, 0], reverse=order.startswith("-"))]
     if name not in dataset.column_names:
-        known = [RANDOM, "row", K_CENTER, PROTOTYPE_DISTANCE, *dataset.column_names]
+        known = [RANDOM, "row", K_CENTER, PROTOTYPE_DISTANCE, UNCERTAINTY, *dataset.column_names]
         raise UnknownNameError(
             "order of a backfill", name, known, hint="-COLUMN for descending, @FILE for a list of ids"
         )
@@ -82,6 +90,11 @@ def row_orders(
     values = _name_ranks(column)[column.codes] if isinstance(column, Categories) else np.asarray(column, np.float64)
     chosen = values[rows]
     return [np.argsort(-chosen if order.startswith("-") else chosen, kind="stable")]  # NaN comes last both ways
+
+
+def _greatest_first(values: NDArray[np.floating], *, reverse: bool) -> NDArray[np.int64]:
+    """Greatest values first, or least; NaN last both ways."""
+    return np.argsort(values if reverse else -values, kind="stable")
 
 
 def _name_ranks(column: Categories) -> NDArray[np.float64]:

@@ -1,8 +1,21 @@
 """Extraction: images through encoders into feature sets, decoded once, resumable at any point."""
 
-from featstore.extract.again import EncodeAgain
+from featstore.extract.again import EncodeAgain, encode_rows
 from featstore.extract.doctor import Diagnosis, doctor
 from featstore.extract.extract import extract
+from featstore.extract.outputs import Output, Target, load_outputs
 from featstore.extract.request import ExtractReport, ExtractRequest, SetReport
 
-__all__ = ["Diagnosis", "EncodeAgain", "ExtractReport", "ExtractRequest", "SetReport", "doctor", "extract"]
+__all__ = [
+    "Diagnosis",
+    "EncodeAgain",
+    "ExtractReport",
+    "ExtractRequest",
+    "Output",
+    "SetReport",
+    "Target",
+    "doctor",
+    "encode_rows",
+    "extract",
+    "load_outputs",
+]

@@ -1,4 +1,4 @@
-"""Encoding images again for a repair: rows whose features were damaged, from the images and the encoder that made them."""
+"""Encoding chosen images: again for a repair, from the images and the encoder that made them, or anew for a backfill."""
 
 from __future__ import annotations
 
@@ -14,12 +14,13 @@ from featstore.extract.isolate import encode_isolated
 from featstore.extract.listing import Places
 from featstore.extract.outputs import Output, Target, load_outputs
 from featstore.extract.process import single_thread
-from featstore.sources import open_source
+from featstore.sources import Source, open_source
 from featstore.spaces import require_same
+from featstore.store.dataset import Dataset
 from featstore.store.names import clean_name
 from featstore.store.salvage import Wanted
 
-__all__ = ["EncodeAgain"]
+__all__ = ["EncodeAgain", "encode_rows"]
 
 _BATCH = 32
 
@@ -46,10 +47,9 @@ class EncodeAgain:
             SpaceMismatchError: the encoder is not the one that made the set.
         """
         name = wanted.features.record.name
-        found = np.zeros(len(wanted.rows), dtype=bool)
         uri = self._models.get(name, self._models.get(clean_name(name)))
         if uri is None:
-            return found
+            return np.zeros(len(wanted.rows), dtype=bool)
         if name not in self._outputs:
             target = Target(uri, view_recipe(wanted.features.space))
             self._outputs |= load_outputs({name: target})
@@ -59,20 +59,46 @@ class EncodeAgain:
                 what=f"{uri} did not make {wanted.features.ref}",
                 hint="give the encoder that made this set with --model",
             )
-        output = self._outputs[name]
-        places = Places(wanted.features.dataset)
-        with single_thread():
-            for first in range(0, len(wanted.rows), _BATCH):
-                chosen = places.take(wanted.rows[first : first + _BATCH])
-                inputs = read_inputs(self._source, chosen)
-                recorded = wanted.digests[first : first + len(chosen)]
-                same = (inputs.digests == recorded).all(axis=1) | ~recorded.any(axis=1)
-                usable = {k for k in np.flatnonzero(same).tolist() if k not in inputs.failures}
-                prepared = prepare(inputs, {output.preparation: usable})
-                positions, arrays = prepared.arrays(output.preparation, usable)
-                done, features, _ = encode_isolated(output.encoder, positions, arrays)
-                at = first + np.asarray(done, dtype=np.int64)
-                out[at] = features
-                wanted.digests[at] = inputs.digests[done]
-                found[at] = True
-        return found
+        return encode_rows(
+            self._outputs[name], self._source, wanted.features.dataset, wanted.rows, wanted.digests, out
+        )
+
+
+def encode_rows(
+    output: Output,
+    source: Source,
+    dataset: Dataset,
+    rows: NDArray[np.int64],
+    digests: NDArray[np.uint8],
+    out: NDArray[Any],
+) -> NDArray[np.bool_]:
+    """Encode the images of some rows.
+
+    Args:
+        output: The encoder and how images are prepared for it.
+        source: Where the images are.
+        dataset: What the rows are rows of.
+        rows: Which rows, [n].
+        digests: 128-bit blake3 of the bytes that each must have, uint8 [n, 16]; zero for any, which is then filled in.
+        out: Where to put the features, [n, D].
+
+    Returns:
+        Which could be read and encoded, bool [n]; the rows of the others are left as they are.
+    """
+    found = np.zeros(len(rows), dtype=bool)
+    places = Places(dataset)
+    with single_thread():
+        for first in range(0, len(rows), _BATCH):
+            chosen = places.take(rows[first : first + _BATCH])
+            inputs = read_inputs(source, chosen)
+            recorded = digests[first : first + len(chosen)]
+            same = (inputs.digests == recorded).all(axis=1) | ~recorded.any(axis=1)
+            usable = {k for k in np.flatnonzero(same).tolist() if k not in inputs.failures}
+            prepared = prepare(inputs, {output.preparation: usable})
+            positions, arrays = prepared.arrays(output.preparation, usable)
+            done, features, _ = encode_isolated(output.encoder, positions, arrays)
+            at = first + np.asarray(done, dtype=np.int64)
+            out[at] = features
+            digests[at] = inputs.digests[done]
+            found[at] = True
+    return found

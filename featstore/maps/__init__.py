@@ -3,7 +3,7 @@
 Dimension legend: `B` batch, `N` rows, `D_in` and `D_out` widths of a map's input and output.
 """
 
-from featstore.maps.apply import ApplyReport, apply_map, map_block
+from featstore.maps.apply import ApplyReport, apply_map, map_block, map_rows, outcomes
 from featstore.maps.branches import Branches, fold
 from featstore.maps.config import (
     AffineConfig,
@@ -43,6 +43,8 @@ __all__ = [
     "fold",
     "load_map",
     "map_block",
+    "map_rows",
+    "outcomes",
     "output_space",
     "save_map",
     "uncertainty_name",

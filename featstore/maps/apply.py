@@ -31,7 +31,7 @@ from featstore.store import (
     publisher,
 )
 
-__all__ = ["ApplyReport", "apply_map", "map_block"]
+__all__ = ["ApplyReport", "apply_map", "map_block", "map_rows", "outcomes"]
 
 # bytes of a batch's widest activation: stays in cache between the layers, large enough for a full-speed GEMM
 _BATCH_BYTES = 4 << 20
@@ -194,12 +194,12 @@ def _fill(
     if not pending:
         return
     digests = source.input_digests()
-    status, failures = _outcomes([source, *sides], job.stop)
+    status, failures = outcomes([source, *sides], job.stop)
     with publisher(job, progress) as publish:
         for shard in pending:
             start, stop = job.shard_range(shard)
             mapped = np.empty((stop - start, job.width), dtype=np.float32)
-            _map_rows(module, source, sides, start, stop, mapped)
+            map_rows(module, source, sides, start, stop, mapped)
             first, last = (bisect_left(failures, row, key=lambda failure: failure.row) for row in (start, stop))
             publish(
                 shard, mapped, status=status[start:stop], digests=digests[start:stop], failures=failures[first:last]
@@ -228,7 +228,7 @@ def map_block(
     return out
 
 
-def _outcomes(sets: list[FeatureSet], rows: int) -> tuple[NDArray[np.uint8], list[RowFailure]]:
+def outcomes(sets: list[FeatureSet], rows: int) -> tuple[NDArray[np.uint8], list[RowFailure]]:
     """What became of each of the first rows in all sets: the first set that lacks it tells, and why."""
     status, failures = sets[0].status()[:rows], sets[0].failures()
     for item in sets[1:]:
@@ -238,7 +238,7 @@ def _outcomes(sets: list[FeatureSet], rows: int) -> tuple[NDArray[np.uint8], lis
     return status, sorted(failures, key=lambda failure: failure.row)
 
 
-def _map_rows(
+def map_rows(
     module: FeatureMap,
     source: FeatureSet,
     sides: Sequence[FeatureSet],

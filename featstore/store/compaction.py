@@ -22,8 +22,8 @@ from numpy.typing import NDArray
 
 from featstore.errors import ConflictError, CorruptStoreError
 from featstore.progress import SILENT, Progress
-from featstore.store.canary import take_over_canary
 from featstore.spaces import Space
+from featstore.store.canary import take_over_canary
 from featstore.store.dataset import Dataset
 from featstore.store.features import FeatureSet, RowStatus, features_log, plan_key, set_key
 from featstore.store.heartbeats import Writer, place_time, writers

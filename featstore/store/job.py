@@ -248,6 +248,11 @@ class FeatureJob:
         )
         return self.files.put_new(f"{self._plan_key}/shards/{shard}.json", [dump(record)])
 
+    def published(self, shard: int) -> NDArray[Any]:
+        """The features of a shard that somebody has completed, [n, D]; checksums verified."""
+        first, stop = self.shard_range(shard)
+        return self._published_features(chunk_key(f"{self._segment_key}/features", shard, 2))[0][: stop - first]
+
     def commit(self, provenance: dict[str, Any]) -> FeatureSetVersion:
         """Seal the segment and append it to the set's versions; finding it there already is success.
 

@@ -399,7 +399,7 @@ def test_orders_that_look_at_the_gallery(store, features):
     for code in np.unique(labels):
         prototype = unit[labels == code].mean(axis=0)
         distances[labels == code] = 1 - unit[labels == code] @ prototype / np.linalg.norm(prototype)
-    [near], [far] = (row_orders(f"{sign}prototype-distance", dataset, rows, vectors) for sign in ("", "-"))
+    [far], [near] = (row_orders(f"{sign}prototype-distance", dataset, rows, vectors) for sign in ("", "-"))
     assert np.all(np.diff(distances[near]) >= -1e-6)
     assert np.all(np.diff(distances[far]) <= 1e-6)
     with pytest.raises(UsageError, match="need labels"):

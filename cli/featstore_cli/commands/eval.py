@@ -79,7 +79,7 @@ _REPORTED_RATES = (1e-2, 1e-3, 1e-4)
     "--backfill",
     metavar="ORDER",
     multiple=True,
-    help="Curve over a backfill: random, k-center, -prototype-distance, COLUMN, -COLUMN or @IDS.txt; none for none.",
+    help="Curve over a backfill by ORDER (see `featstore backfill order --help`); none for none. A report has random.",
 )
 @click.option("--two-index", is_flag=True, help="Curves also for two indexes merged by distance; needs no map.")
 @click.option("--backfill-steps", type=click.IntRange(1), default=5, show_default=True, help="Steps of a backfill.")
