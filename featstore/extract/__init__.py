@@ -3,7 +3,7 @@
 from featstore.extract.again import EncodeAgain, encode_rows
 from featstore.extract.doctor import Diagnosis, doctor
 from featstore.extract.extract import extract
-from featstore.extract.outputs import Output, Target, load_outputs
+from featstore.extract.outputs import Output
 from featstore.extract.request import ExtractReport, ExtractRequest, SetReport
 
 __all__ = [
@@ -13,9 +13,7 @@ __all__ = [
     "ExtractRequest",
     "Output",
     "SetReport",
-    "Target",
     "doctor",
     "encode_rows",
     "extract",
-    "load_outputs",
 ]

@@ -59,9 +59,7 @@ class EncodeAgain:
                 what=f"{uri} did not make {wanted.features.ref}",
                 hint="give the encoder that made this set with --model",
             )
-        return encode_rows(
-            self._outputs[name], self._source, wanted.features.dataset, wanted.rows, wanted.digests, out
-        )
+        return encode_rows(self._outputs[name], self._source, wanted.features.dataset, wanted.rows, wanted.digests, out)
 
 
 def encode_rows(

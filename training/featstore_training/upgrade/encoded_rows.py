@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from featstore.extract import Target, encode_rows, load_outputs
+from featstore.encoders import load_encoder
+from featstore.extract import Output, encode_rows
 from featstore.sources import open_source
 from featstore.spaces import Space
 from featstore.store import Dataset, FeatureSet
@@ -33,7 +34,7 @@ class EncodedRows:
     def __init__(self, dataset: Dataset, images: str, model: str, earlier: FeatureSet | None) -> None:
         self._dataset = dataset
         self._images = open_source(images)
-        self._output = load_outputs({model: Target(model, None)})[model]
+        self._output = Output(load_encoder(model), None)
         self.name = model
         self.space = self._output.space
         self.source = f"encoded {self.space.digest}"
