@@ -2,34 +2,29 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
-from numpy.typing import NDArray
 
 import featstore
-from featstore.extract.canary import check_numerics, keep_canary
+from featstore.extract.begin import Begun, begin, processes_for
+from featstore.extract.canary import keep_canary
 from featstore.extract.interrupts import Interrupts
 from featstore.extract.ledger import Ledger
-from featstore.extract.listing import Listing, Places, add_rows, list_source, report_differences
-from featstore.extract.outputs import Output, Target, load_outputs, targets
-from featstore.extract.plan import Unit, check_spaces, plan_jobs, probe, units_of
+from featstore.extract.listing import Listing, add_rows
+from featstore.extract.outputs import Output
+from featstore.extract.plan import Unit, plan_jobs, units_of
 from featstore.extract.process import keep_memory
 from featstore.extract.request import ExtractReport, ExtractRequest, SetReport
+from featstore.extract.stages import Stages
 from featstore.extract.workers import Work, run_here, run_workers
 from featstore.progress import SILENT, Progress
-from featstore.sources import Place, Source, open_source
 from featstore.store import Dataset, FeatureJob, RowStatus, Store
-from featstore.store.names import check_name
 
 __all__ = ["extract"]
-
-_PROBE_IMAGES = 32
-_WORTH_SECONDS = 5.0  # work that pays for starting a process, which imports torch and loads the encoders
 
 
 @dataclass
@@ -40,6 +35,7 @@ class _Done:
     rows_of_set: Counter[str] = field(default_factory=Counter)
     copied: dict[str, Counter[str]] = field(default_factory=dict)
     spared: int = 0
+    stages: Stages = field(default_factory=Stages)
     seconds: float = 0.0
     interrupted: bool = False
 
@@ -62,68 +58,28 @@ def extract(store: Store, request: ExtractRequest, progress: Progress = SILENT) 
     """
     began = time.perf_counter()
     keep_memory()
-    check_name(request.dataset, "dataset")
-    wanted = targets(request)
-    source = open_source(request.source)
-    outputs = load_outputs(wanted)
-    listing = list_source(store, source, request.dataset)
-    check_spaces(store, request.dataset, outputs)
-    report_differences(listing, progress)
-
+    begun = begin(store, request, progress)
     done = _Done()
-    exists = store.has_dataset(request.dataset)
-    unfinished = exists and _unfinished(store, request.dataset, wanted)
-    if unfinished or listing.new:
-        check_numerics(store, request.dataset, outputs, progress)
-        coming = _sample(store, request.dataset, listing, unfinished=unfinished)
-        rate = probe(source, coming, outputs, must_work=not exists)
-        # rows the dataset has come first and alone: an interrupted plan covers exactly these, and is continued
-        if unfinished:
-            _fill(store, request, source, wanted, outputs, store.dataset(request.dataset), rate, done, progress)
-        if listing.new and done.interrupted:
-            raise KeyboardInterrupt
-        if listing.new:
-            dataset = add_rows(store, source, request.dataset, listing)
-            _fill(store, request, source, wanted, outputs, dataset, rate, done, progress)
+    # rows the dataset has come first and alone: an interrupted plan covers exactly these, and is continued
+    if begun.unfinished:
+        _fill(store, request, begun, store.dataset(request.dataset), done, progress)
+    if begun.listing.new and done.interrupted:
+        raise KeyboardInterrupt
+    if begun.listing.new:
+        dataset = add_rows(store, begun.source, request.dataset, begun.listing)
+        _fill(store, request, begun, dataset, done, progress)
     if request.canary:
-        for name in wanted:
-            keep_canary(store, source, f"{request.dataset}/{name}", inputs=request.canary)
-    return _report(store, request.dataset, wanted, listing, done, time.perf_counter() - began)
-
-
-def _sample(store: Store, name: str, listing: Listing, *, unfinished: bool) -> list[tuple[str, Place]]:
-    """Images to come, spread over the source."""
-    if unfinished:
-        rows = listing.known if len(listing.known) else store.dataset(name).live_rows()
-        return Places(store.dataset(name)).take(rows[_spread(len(rows))])
-    return listing.new.places(_spread(len(listing.new)))
-
-
-def _spread(count: int) -> NDArray[np.int64]:
-    return np.unique(np.linspace(0, count - 1, _PROBE_IMAGES).astype(np.int64))
-
-
-def _unfinished(store: Store, dataset: str, names: Iterable[str]) -> bool:
-    rows = store.dataset(dataset).rows
-    keys = [f"{dataset}/{name}" for name in names]
-    return any(not store.has_features(key) or store.features(key).rows < rows for key in keys)
+        for name in begun.wanted:
+            keep_canary(store, begun.source, f"{request.dataset}/{name}", inputs=request.canary)
+    return _report(store, request.dataset, begun.wanted, begun.listing, done, time.perf_counter() - began)
 
 
 def _fill(
-    store: Store,
-    request: ExtractRequest,
-    source: Source,
-    wanted: Mapping[str, Target],
-    outputs: Mapping[str, Output],
-    dataset: Dataset,
-    rate: float | None,
-    done: _Done,
-    progress: Progress,
+    store: Store, request: ExtractRequest, begun: Begun, dataset: Dataset, done: _Done, progress: Progress
 ) -> None:
     """Bring every set up to the dataset's rows."""
-    cores = len(os.sched_getaffinity(0))
-    workers = request.workers or cores
-    jobs = plan_jobs(store, dataset, outputs, dtype=request.dtype, rate=rate, workers=workers)
+    most = processes_for(request.workers, dataset.rows, None)
+    jobs = plan_jobs(store, dataset, begun.outputs, dtype=request.dtype, rate=begun.rate, workers=most)
     for job in jobs.values():
         job.tell_of_others(progress)
     units, finished = units_of(list(jobs.values()))
@@ -135,27 +91,27 @@ def _fill(
         work = Work(
             store=store,
             dataset=(dataset.name, dataset.version),
-            source=source,
-            targets=tuple(wanted[name] for name in jobs),
+            source=begun.source,
+            targets=tuple(begun.wanted[name] for name in jobs),
             jobs=tuple(jobs.values()),
             batch=request.batch,
             zero_rows=request.zero_rows,
         )
-        if request.workers is None and rate is not None:
-            workers = min(cores, max(1, int(sum(unit.rows for unit in units) / rate / _WORTH_SECONDS)))
+        workers = processes_for(request.workers, sum(unit.rows for unit in units), begun.rate)
         ledger = Ledger(len(units), request.max_failures, progress)
         done.interrupted = _run(
-            work, [outputs[name] for name in jobs], units, min(workers, len(units)), ledger, progress
+            work, [begun.outputs[name] for name in jobs], units, min(workers, len(units)), ledger, progress
         )
         done.spared += ledger.spared
+        done.stages = Stages.sum([done.stages, ledger.stages])
         for number, name in enumerate(jobs):
             done.copied.setdefault(name, Counter()).update(ledger.copied(number))
     for name, job in jobs.items():
         job.commit(
             {
                 "made by": "extract",
-                "model": wanted[name].uri,
-                "source": source.root,
+                "model": begun.wanted[name].uri,
+                "source": begun.source.root,
                 "featstore": featstore.__version__,
             }
         )
@@ -220,5 +176,9 @@ def _report(
         vanished=listing.vanished,
         seconds=seconds,
         images_per_second=encoded / done.seconds if encoded else 0.0,
+        stages=done.stages.report(),
+        limit=done.stages.limit,
+        bytes_read=done.stages.bytes_read,
+        bytes_written=done.stages.bytes_written,
         sets=sets,
     )

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from featstore.encoders import Preparation
 from featstore.errors import BadInputError
+from featstore.extract.stages import Stages
 from featstore.sources import Place, Source, content_digest, decode_image
 
 __all__ = ["Failure", "Inputs", "Prepared", "prepare", "read_inputs"]
@@ -71,28 +72,33 @@ class Prepared:
         return {position: failure for position, failure in failures.items() if position in wanted}
 
 
-def read_inputs(source: Source, wanted: Sequence[tuple[str, Place]]) -> Inputs:
+def read_inputs(source: Source, wanted: Sequence[tuple[str, Place]], stages: Stages | None = None) -> Inputs:
     """Read and digest some files; one that cannot be read costs no other."""
+    stages = Stages() if stages is None else stages
     ids = [id_ for id_, _ in wanted]
     inputs = Inputs(ids, [None] * len(ids), np.zeros((len(ids), _DIGEST_BYTES), dtype=np.uint8))
     for position, (id_, place) in enumerate(wanted):
-        try:
-            data = source.read(id_, place)
-        except BadInputError as error:
-            inputs.failures[position] = Failure("read", error.message)
-            continue
-        inputs.data[position] = data
-        inputs.digests[position] = content_digest(data)
+        with stages.time("read"):
+            try:
+                data = source.read(id_, place)
+            except BadInputError as error:
+                inputs.failures[position] = Failure("read", error.message)
+                continue
+            inputs.data[position] = data
+            inputs.digests[position] = content_digest(data)
+        stages.bytes_read += len(data)
     return inputs
 
 
-def prepare(inputs: Inputs, wanted: Mapping[Preparation, Collection[int]]) -> Prepared:
+def prepare(inputs: Inputs, wanted: Mapping[Preparation, Collection[int]], stages: Stages | None = None) -> Prepared:
     """Decode and prepare images; whatever is wrong with one stays with that one.
 
     Args:
         inputs: The files.
         wanted: By preparation, the positions that it shall be applied to; an image nobody wants is not decoded.
+        stages: Counts the time.
     """
+    stages = Stages() if stages is None else stages
     prepared = Prepared(
         dict(inputs.failures), {preparation: {} for preparation in wanted}, {preparation: {} for preparation in wanted}
     )
@@ -100,14 +106,17 @@ def prepare(inputs: Inputs, wanted: Mapping[Preparation, Collection[int]]) -> Pr
         takers = [preparation for preparation, positions in wanted.items() if position in positions]
         if data is None or not takers:
             continue
+        stages.images += 1
         try:
-            image = decode_image(data)
+            with stages.time("decode"):
+                image = decode_image(data)
         except BadInputError as error:
             prepared.failures[position] = Failure("decode", error.message)
             continue
         for preparation in takers:
             try:
-                prepared.results[preparation][position] = preparation.apply(image, inputs.ids[position])
+                with stages.time("preprocess"):
+                    prepared.results[preparation][position] = preparation.apply(image, inputs.ids[position])
             except (ValueError, OSError, MemoryError) as error:
                 failure = Failure("preprocess", f"{type(error).__name__}: {error}")
                 prepared.preprocess_failures[preparation][position] = failure

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from featstore.errors import BadInputError
 from featstore.extract.pipeline import Tally
+from featstore.extract.stages import Stages
 from featstore.progress import Progress
 
 __all__ = ["Ledger"]
@@ -30,11 +31,17 @@ class Ledger:
         self.tried = 0
         self.failed = 0
         self._examples: list[str] = []
+        self._room: int | None = None
 
     @property
     def spared(self) -> int:
         """Rows that needed neither decoding nor encoding."""
         return sum(tally.spared for tally in self._tallies)
+
+    @property
+    def stages(self) -> Stages:
+        """Where the time of all workers went."""
+        return Stages.sum(tally.stages for tally in self._tallies)
 
     def copied(self, job: int) -> Counter[str]:
         """Rows that a job copied instead of encoding them, by the set they came from."""
@@ -47,9 +54,16 @@ class Ledger:
             BadInputError: too many images failed.
         """
         before = self._tallies[unit]
-        if tally.tried <= before.tried:
-            return
+        if tally.tried < before.tried:
+            return  # done a second time, after a worker died
         self._tallies[unit] = tally
+        if tally.room is not None and (self._room is None or tally.room < self._room):
+            self._room = tally.room
+            self._progress.note(
+                f"memory ran out: {tally.room} images at once from now on; --batch {tally.room} begins so"
+            )
+        if tally.tried == before.tried:
+            return
         self.tried += tally.tried - before.tried
         self.failed += tally.failed - before.failed
         if tally.example and len(self._examples) < 3 and tally.example not in self._examples:

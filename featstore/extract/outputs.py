@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import NamedTuple
 
 from featstore.encoders import Encoder, Preparation, ViewRecipe, load_encoder
 from featstore.errors import UsageError
+from featstore.extract.isolate import Room
 from featstore.extract.request import ExtractRequest
 from featstore.spaces import Space
 from featstore.store.names import check_name, is_view, view_name
@@ -35,10 +36,12 @@ class Output:
     Attributes:
         encoder: What encodes.
         recipe: The view it sees; None for images as they are.
+        room: What is known of the memory for it.
     """
 
     encoder: Encoder
     recipe: ViewRecipe | None
+    room: Room = field(default_factory=Room, compare=False)
 
     @cached_property
     def space(self) -> Space:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -16,11 +16,13 @@ from featstore.extract.isolate import encode_isolated
 from featstore.extract.listing import Places
 from featstore.extract.outputs import Output
 from featstore.extract.plan import Unit
+from featstore.extract.stages import Stages
 from featstore.sources import Source
 from featstore.store import DigestIndex, FeatureJob, RowFailure, RowStatus
+from featstore.store.job import DIGEST_BYTES
 from featstore.store.policies import ZeroRows, all_zero
 
-__all__ = ["Tally", "run_unit"]
+__all__ = ["Tally", "row_bytes", "run_unit"]
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,8 @@ class Tally:
         example: One of those.
         copied: By number of the job and name of the set they came from, rows that were copied instead of encoded.
         spared: Rows that were copied for every output, so that they were not even decoded.
+        stages: Where the time went.
+        room: Images that memory was found to suffice for at once; None while it never ran out.
     """
 
     tried: int
@@ -40,6 +44,8 @@ class Tally:
     example: str = ""
     copied: Mapping[int, Mapping[str, int]] = field(default_factory=dict)
     spared: int = 0
+    stages: Stages = field(default_factory=Stages)
+    room: int | None = None
 
 
 @dataclass
@@ -133,23 +139,25 @@ def run_unit(
     if not shards:  # another worker or another run has done them meanwhile
         on_batch(Tally(unit.rows, 0))
         return
+    stages = Stages()
     digests = np.zeros((unit.rows, 16), dtype=np.uint8)
     failed: set[int] = set()
     spared = 0
     for first in range(0, unit.rows, batch):
         chosen = places.take(range(unit.start + first, unit.start + min(first + batch, unit.rows)))
         ids = [id_ for id_, _ in chosen]
-        inputs = read_inputs(source, chosen)
+        inputs = read_inputs(source, chosen, stages)
         digests[first : first + len(ids)] = inputs.digests
         lacking = [shard.copy(first, inputs.digests) for shard in shards]
         wanted: dict[Preparation, set[int]] = {}
         for shard, positions in zip(shards, lacking, strict=True):
             wanted.setdefault(shard.output.preparation, set()).update(positions)
-        prepared = prepare(inputs, wanted)
+        prepared = prepare(inputs, wanted, stages)
         for shard, positions in zip(shards, lacking, strict=True):
-            usable, arrays = prepared.arrays(shard.output.preparation, positions)
             failures = prepared.failed(shard.output.preparation, positions)
-            encoded, features, refused = encode_isolated(shard.output.encoder, usable, arrays)
+            with stages.time("encode"):
+                usable, arrays = prepared.arrays(shard.output.preparation, positions)
+                encoded, features, refused = encode_isolated(shard.output.encoder, usable, arrays, shard.output.room)
             failures |= refused
             if encoded:
                 not_finite = shard.put([first + k for k in encoded], features)
@@ -160,12 +168,30 @@ def run_unit(
             failed.update(first + k for k in failures)
         spared += len(ids) - len(set().union(*lacking))
         copied = {shard.job_number: dict(shard.copied) for shard in shards if shard.copied}
-        on_batch(Tally(first + len(ids), len(failed), _example(shards), copied, spared))
+        rooms = [shard.output.room.images for shard in shards if shard.output.room.images is not None]
+        tally = Tally(
+            tried=first + len(ids),
+            failed=len(failed),
+            example=_example(shards),
+            copied=copied,
+            spared=spared,
+            stages=stages.copy(),
+            room=min(rooms, default=None),
+        )
+        on_batch(tally)
     for shard in shards:
         # the store may put published digests in place of ours, so each set gets its own copy
-        shard.job.publish(
-            shard.number, shard.features, status=shard.status, digests=digests.copy(), failures=shard.failures
-        )
+        with stages.time("write"):
+            shard.job.publish(
+                shard.number, shard.features, status=shard.status, digests=digests.copy(), failures=shard.failures
+            )
+        stages.bytes_written += unit.rows * row_bytes(shard.job.width, shard.job.dtype)
+    on_batch(replace(tally, stages=stages))
+
+
+def row_bytes(width: int, dtype: np.dtype[Any]) -> int:
+    """What a row of a set takes on disk: the feature, the digest of its input, its status."""
+    return width * dtype.itemsize + DIGEST_BYTES + 1
 
 
 def _wider(one: np.dtype[Any], other: np.dtype[Any]) -> np.dtype[Any]:

@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from featstore.errors import BadInputError, UsageError, sample_of
 from featstore.extract.inputs import prepare, read_inputs
 from featstore.extract.isolate import encode_isolated
 from featstore.extract.outputs import Output
 from featstore.extract.process import single_thread
+from featstore.extract.stages import Stages
 from featstore.sources import Place, Source
 from featstore.spaces import require_same
 from featstore.store import Dataset, FeatureJob, Store, plan_shard_rows
 
-__all__ = ["Unit", "check_spaces", "plan_jobs", "probe", "units_of"]
+__all__ = ["Sample", "Unit", "check_spaces", "plan_jobs", "probe", "units_of"]
 
 _CHECKED_IMAGES = 8  # of those: checking encodes every image twice
 
@@ -42,6 +43,28 @@ class Unit:
         return self.stop - self.start
 
 
+@dataclass(frozen=True)
+class Sample:
+    """Images that were encoded before the work, spread over those to come.
+
+    Attributes:
+        images: How many were tried.
+        failed: Among them, those that no encoder can use.
+        stages: Where the time went.
+        digests: Of their bytes, uint8 [images, 16].
+    """
+
+    images: int
+    failed: int
+    stages: Stages
+    digests: NDArray[np.uint8]
+
+    @property
+    def rate(self) -> float:
+        """Images a second of one thread, for all outputs."""
+        return self.images / self.stages.total
+
+
 def check_spaces(store: Store, dataset: str, outputs: Mapping[str, Output]) -> None:
     """Refuse encoders of another space than their sets, before any image is read.
 
@@ -61,7 +84,7 @@ def check_spaces(store: Store, dataset: str, outputs: Mapping[str, Output]) -> N
 
 def probe(
     source: Source, coming: Sequence[tuple[str, Place]], outputs: Mapping[str, Output], *, must_work: bool
-) -> float | None:
+) -> Sample | None:
     """Encode a few images spread over the source: check the encoders, measure their speed.
 
     Args:
@@ -71,7 +94,7 @@ def probe(
         must_work: Whether it is an error that none of the images can be used.
 
     Returns:
-        Images a second of one thread for all outputs; None if no image can be used.
+        What became of them in one thread; None if no image can be used.
 
     Raises:
         BadInputError: none can, and `must_work`.
@@ -79,18 +102,16 @@ def probe(
     """
     chosen = [id_ for id_, _ in coming]
     everything = range(len(chosen))
+    stages = Stages()
     with single_thread():
-        began = time.perf_counter()
-        inputs = read_inputs(source, coming)
-        prepared = prepare(inputs, {output.preparation: everything for output in outputs.values()})
-        seconds = time.perf_counter() - began
+        inputs = read_inputs(source, coming, stages)
+        prepared = prepare(inputs, {output.preparation: everything for output in outputs.values()}, stages)
         usable = 0
         for output in outputs.values():
             encoder = output.encoder
-            positions, arrays = prepared.arrays(output.preparation, everything)
-            began = time.perf_counter()  # warm already: an encoder has seen one image when it is made
-            taken, features, refused = encode_isolated(encoder, range(len(positions)), arrays)
-            seconds += time.perf_counter() - began
+            with stages.time("encode"):  # warm already: an encoder has seen one image when it is made
+                positions, arrays = prepared.arrays(output.preparation, everything)
+                taken, features, refused = encode_isolated(encoder, range(len(positions)), arrays, output.room)
             if refused and not taken:
                 raise UsageError(
                     f"the encoder {encoder.space.name} fails on every one of {len(refused)} images: {refused[0].error}",
@@ -102,7 +123,7 @@ def probe(
                 encoder.check(arrays[finite][:_CHECKED_IMAGES] if finite.any() else arrays)
             usable = max(usable, len(taken))
     if usable:
-        return len(chosen) / seconds
+        return Sample(len(chosen), len(chosen) - usable, stages, inputs.digests)
     if must_work:
         reasons = [f"{chosen[i]}: {failure.error}" for i, failure in sorted(prepared.failures.items())]
         raise BadInputError(

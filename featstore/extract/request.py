@@ -7,6 +7,7 @@ from typing import ClassVar, Literal
 from pydantic import BaseModel, Field
 
 from featstore.encoders.augment import Augment
+from featstore.extract.stages import Stage, StageReport
 from featstore.store.policies import ZeroRows
 from featstore.strict import Strict
 
@@ -83,6 +84,10 @@ class ExtractReport(BaseModel):
         vanished: Rows of the dataset that are not in the source any more.
         seconds: Wall time of the whole run.
         images_per_second: `encoded` by the time spent encoding, 0 when nothing was.
+        stages: Where the time went; empty when nothing was done.
+        limit: The stage that took longest.
+        bytes_read: Of images.
+        bytes_written: Of features.
         sets: One entry a feature set, by name.
     """
 
@@ -97,4 +102,8 @@ class ExtractReport(BaseModel):
     vanished: int
     seconds: float
     images_per_second: float
+    stages: list[StageReport]
+    limit: Stage | None
+    bytes_read: int
+    bytes_written: int
     sets: dict[str, SetReport]

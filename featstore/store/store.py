@@ -23,7 +23,7 @@ from featstore.store.cache import cached, feature_groups, row_groups
 from featstore.store.columns import Categories
 from featstore.store.dataset import Dataset, NewRows
 from featstore.store.declarations import Declaration, append_declaration, declared_with, in_force
-from featstore.store.features import FeatureSet, features_log
+from featstore.store.features import FeatureSet, features_log, plan_key
 from featstore.store.files import Files, open_files
 from featstore.store.job import FeatureJob, chunk_rows_for, segment_name
 from featstore.store.log import Log
@@ -411,6 +411,16 @@ class Store:
             chunk_rows=chunk_rows_for(space.width * dtype.itemsize, shard_rows),
         )
         return FeatureJob.planned(self.files, plan)
+
+    def begun_features(self, dataset: Dataset, name: str, space: Space, *, source: str = "") -> FeatureJob | None:
+        """The unfinished job that `plan_features` would continue, None if it would begin one; nothing is written."""
+        newest = features_log(self.files, dataset.name, name).latest()
+        start = newest.rows if newest else 0
+        segment = segment_name(start, dataset.rows, space, source, dataset.layout)
+        key = f"{plan_key(dataset.name, name, segment)}/plan.json"
+        if start >= dataset.rows or not self.files.exists(key):
+            return None
+        return FeatureJob(self.files, fetch(self.files, Plan, key))
 
 
 def _is_empty(files: Files) -> bool:

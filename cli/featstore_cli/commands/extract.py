@@ -8,10 +8,10 @@ import rich_click as click
 
 from featstore_cli.exit_codes import ExitCode
 from featstore_cli.options import examples, json_option, pairs, share, store_option, typed
-from featstore_cli.render import amount, duration, out, print_json, progress
+from featstore_cli.render import amount, duration, out, print_json, print_table, progress, size
 
 if TYPE_CHECKING:
-    from featstore.extract import ExtractReport, SetReport
+    from featstore.extract import ExtractPlan, ExtractReport, SetReport, StageReport
     from featstore.store import Store, ZeroRows
 
 
@@ -44,6 +44,8 @@ if TYPE_CHECKING:
 @click.option(
     "--canary", type=click.IntRange(0, 256), default=16, show_default=True, help="Images kept for `featstore doctor`."
 )
+@click.option("--dry-run", is_flag=True, help="Only say what would be done, how long it takes and what it costs.")
+@click.option("--price-per-hour", type=click.FloatRange(0), help="Of a machine, for --dry-run.")
 @json_option
 @store_option
 @examples(
@@ -51,6 +53,7 @@ if TYPE_CHECKING:
     "featstore extract 'rows.csv?label=brand' --dataset shop --model v2=python:my.models:make",
     "featstore extract 's3://bucket/train-{000..127}.tar' --dataset big --model v2=run:models/v2",
     "featstore extract photos --dataset cars --model old=run:models/old --views 2",
+    "featstore extract photos --dataset cars --model old=run:models/old --dry-run",
 )
 def extract(
     store: Store,
@@ -66,6 +69,8 @@ def extract(
     view_seed: int,
     augment: tuple[str, ...],
     canary: int,
+    dry_run: bool,
+    price_per_hour: float | None,
     as_json: bool,
 ) -> int:
     """Encode images once into shared feature sets.
@@ -82,7 +87,8 @@ def extract(
     An image whose bytes this store has encoded in the same space before, in any dataset, is copied instead of encoded.
     """
     from featstore.encoders import Augment
-    from featstore.extract import ExtractRequest
+    from featstore.errors import UsageError
+    from featstore.extract import ExtractRequest, plan_extraction
     from featstore.extract import extract as extract_images
 
     request = ExtractRequest(
@@ -99,6 +105,16 @@ def extract(
         augment=Augment(**typed(augment, option="--augment", example="flip=false")),
         canary=canary,
     )
+    if dry_run:
+        with progress() as listener:
+            found = plan_extraction(store, request, price_per_hour=price_per_hour, progress=listener)
+        if as_json:
+            print_json(found.model_dump(mode="json"))
+        else:
+            _print_plan(found)
+        return ExitCode.DONE
+    if price_per_hour is not None:
+        raise UsageError("--price-per-hour belongs to --dry-run", hint="add --dry-run, or leave the price out")
     with progress() as listener:
         report = extract_images(store, request, progress=listener)
     if as_json:
@@ -120,9 +136,49 @@ def _print(report: ExtractReport) -> None:
         out.print(f"{amount(report.copied, 'images')} not even decoded: the store had their features")
     if not report.encoded and not report.copied:
         out.print(f"cached: nothing to encode ({took})")
+    _print_stages(report.stages, report.limit)
+    if report.stages:
+        out.print(f"{size(report.bytes_read)} read, {size(report.bytes_written)} of features written")
     if report.failed:
         first = next(iter(report.sets.values())).ref.partition("@")[0]
         out.print(f"{amount(report.failed, 'images')} failed; `featstore show {first}` lists why")
+
+
+def _print_plan(plan: ExtractPlan) -> None:
+    new = f", {plan.new:,} of them new" if plan.new < plan.images else ""
+    out.print(f"[bold]{plan.dataset}[/]  {amount(plan.images, 'images')} in the source{new}")
+    for name, made in plan.sets.items():
+        out.print(
+            f"  {name}  {amount(made.cached, 'rows')} cached, {made.missing:,} to come ({size(made.bytes)})",
+            markup=False,
+        )
+    if not plan.missing:
+        out.print("cached: nothing to encode")
+        return
+    _print_stages(plan.stages, plan.limit)
+    if plan.sample_failed:
+        out.print(f"{plan.sample_failed} of {amount(plan.sample, 'images')} tried cannot be used")
+    if plan.sample_copied:
+        out.print(f"{plan.sample_copied} of {amount(plan.sample, 'images')} tried need no encoding: the store has them")
+    out.print(f"about {size(plan.bytes_read)} to read, {size(plan.bytes_written)} to write")
+    if plan.seconds is None:
+        out.print("none of the images tried can be used, so there is no saying how long it takes")
+        return
+    rate = f"{plan.images_per_second:,.0f} images/s in {amount(plan.processes * plan.ranks, 'processes')}"
+    cost = "" if plan.cost is None else f", costs about {plan.cost:,.2f}"
+    out.print(f"{amount(plan.missing, 'images')} take about [bold]{duration(plan.seconds)}[/] ({rate}){cost}")
+
+
+def _print_stages(stages: list[StageReport], limit: str | None) -> None:
+    """Where the time goes, one line a stage."""
+    if not stages:
+        return
+    rows = []
+    for stage in stages:
+        rate = "" if stage.images_per_second is None else f"{stage.images_per_second:,.0f}"
+        mark = "limits" if stage.stage == limit else ""
+        rows.append([stage.stage, duration(stage.seconds), f"{stage.share:.0%}", rate, mark])
+    print_table(["stage", "process time", "share", "images/s of a process", ""], rows)
 
 
 def _origin(made: SetReport) -> str:
