@@ -120,7 +120,8 @@ def probe(
             if taken and output.recipe is None:
                 arrays = arrays[taken]
                 finite = np.isfinite(features).all(axis=1)
-                encoder.check(arrays[finite][:_CHECKED_IMAGES] if finite.any() else arrays)
+                usable_images = arrays[finite] if finite.any() else arrays
+                encoder.check(usable_images[: min(_CHECKED_IMAGES, output.room.images or _CHECKED_IMAGES)])
             usable = max(usable, len(taken))
     if usable:
         return Sample(len(chosen), len(chosen) - usable, stages, inputs.digests)
