@@ -52,10 +52,26 @@ class Log(Generic[V]):
             )
         return record
 
+    def listed(self, number: int) -> V | None:
+        """The record of a version that `numbers` gave; None if it is gone since.
+
+        Compaction replaces versions, and a garbage collection without grace may then drop them at once.
+        """
+        try:
+            return self.read(number)
+        except NotFoundError:
+            if number not in self.numbers():
+                return None
+            key = f"{self._prefix}/versions/{number}.json"
+            raise CorruptStoreError(f"{self._files.where(key)} is listed and cannot be read", hint=_MISPLACED) from None
+
     def latest(self) -> V | None:
         """The newest version's record, None before the first commit."""
-        numbers = self.numbers()
-        return self.read(numbers[-1]) if numbers else None
+        while numbers := self.numbers():
+            newest = self.listed(numbers[-1])
+            if newest is not None:
+                return newest
+        return None
 
     def commit(self, build: Callable[[V | None, int], V | None]) -> V:
         """Append what `build(newest, next_number)` returns; None means the newest already says it all.
@@ -63,9 +79,8 @@ class Log(Generic[V]):
         `build` is called again with the new newest whenever another writer got there first; it raises to give up.
         """
         while True:
-            numbers = self.numbers()
-            newest = self.read(numbers[-1]) if numbers else None
-            number = numbers[-1] + 1 if numbers else 1
+            newest = self.latest()
+            number = newest.number + 1 if newest else 1
             record = build(newest, number)
             if record is None:
                 if newest is None:  # pragma: no cover - build never says so of nothing
@@ -91,7 +106,7 @@ class Log(Generic[V]):
         """Keys of versions and entries of tags that are not as they were published."""
         for number in self.numbers():
             try:
-                self.read(number)
+                self.listed(number)
             except CorruptStoreError:
                 yield f"{self._prefix}/versions/{number}.json"
         for name in self._files.names(f"{self._prefix}/tags"):
@@ -108,20 +123,30 @@ class Log(Generic[V]):
             NotFoundError: nothing was committed yet.
             UnknownNameError: no such version or tag.
         """
+        if version is None:
+            newest = self.latest()
+            if newest is None:
+                raise NotFoundError(f"{what} does not exist", hint="`featstore ls` lists what the store holds")
+            return newest
         numbers = self.numbers()
         if not numbers:
             raise NotFoundError(f"{what} does not exist", hint="`featstore ls` lists what the store holds")
-        if version is None:
-            return self.read(numbers[-1])
         text = str(version)
         if text.isascii() and text.isdigit():
-            if int(text) in numbers:
-                return self.read(int(text))
-            raise UnknownNameError(f"version of {what}", text, map(str, numbers))
+            found = self.listed(int(text)) if int(text) in numbers else None
+            if found is None:
+                raise UnknownNameError(f"version of {what}", text, map(str, self.numbers()))
+            return found
         tags = self._files.names(f"{self._prefix}/tags")
         if text not in tags:
             raise UnknownNameError(f"version or tag of {what}", text, [*map(str, numbers), *tags])
-        return self.read(self._tagged(text))
+        while True:
+            number = self._tagged(text)
+            found = self.listed(number)
+            if found is not None:
+                return found
+            if self._tagged(text) == number:  # else it names another version since
+                raise CorruptStoreError(f"tag {text} of {what} names version {number}, which is gone", hint=_MISPLACED)
 
     def _tagged(self, name: str) -> int:
         return self._entry(name, numbered(self._files.names(f"{self._prefix}/tags/{name}"))[-1]).version

@@ -156,8 +156,9 @@ class Store:
     def features(self, reference: str) -> FeatureSet:
         """The feature set `DATASET/NAME[@version]`."""
         ref = parse_set(reference)
+        log = features_log(self.files, ref.dataset, ref.name)
         try:
-            record = features_log(self.files, ref.dataset, ref.name).resolve(ref.version, what=f"feature set {ref.key}")
+            record = log.resolve(ref.version, what=f"feature set {ref.key}")
         except NotFoundError:
             self.dataset(ref.dataset)  # says so if that is what does not exist
             known = self.feature_sets(ref.dataset)
@@ -165,7 +166,12 @@ class Store:
         # read after the set: rows are committed before their features, so it has all that the set has
         dataset = self.dataset(ref.dataset)
         if record.layout < dataset.layout:
-            dataset = self.dataset(ref.dataset, dataset.record.earlier[record.layout - 1])
+            try:
+                dataset = self.dataset(ref.dataset, dataset.record.earlier[record.layout - 1])
+            except UnknownNameError:
+                if record.number in log.numbers():
+                    raise
+                return self.features(reference)  # it was compacted, and collected without grace, since it was read
         return FeatureSet(cached(self.files, feature_groups(record)), record, dataset)
 
     def materialise(self, reference: str, progress: Progress = SILENT) -> FeatureSet:
@@ -249,7 +255,9 @@ class Store:
         tags = log.tags()
         found = []
         for number in reversed(log.numbers()):
-            commit = log.read(number)
+            commit = log.listed(number)
+            if commit is None:
+                continue
             named = tuple(sorted(tag for tag, version in tags.items() if version == number))
             found.append(
                 Version(

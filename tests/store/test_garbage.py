@@ -15,6 +15,7 @@ from featstore.spaces import Space
 from featstore.store import NewRows, Store, verify
 from featstore.store.compaction import compact
 from featstore.store.garbage import collect_garbage
+from featstore.store.local_files import LocalFiles
 from featstore.store.records import dump
 from tests.store.crashes import stopped_at
 
@@ -186,6 +187,65 @@ def test_a_crash_at_any_instant_and_the_same_command_again(compacted, tmp_path, 
         if not crashed:
             break
     assert n > 50
+
+
+class Meanwhile(LocalFiles):
+    """Files to which something happens right before one is read, or a folder listed, for the first time."""
+
+    def __init__(self, root, moment, act):
+        super().__init__(root)
+        self.moment, self.act = moment, act
+
+    def get(self, key):
+        self._happen(key)
+        return super().get(key)
+
+    def names(self, prefix):
+        self._happen(prefix)
+        return super().names(prefix)
+
+    def _happen(self, key):
+        if key == self.moment:
+            self.moment = None
+            self.act()
+
+
+@pytest.mark.parametrize(
+    ("moment", "read"),
+    [
+        ("datasets/d/versions/1.json", lambda store: store.dataset("d")),
+        ("datasets/d/versions/1.json", lambda store: store.append_rows("d", NewRows(ids=["x"]))),
+        ("datasets/d/versions/1.json", lambda store: store.history("d")),
+        ("features/d/f/versions/1.json", lambda store: store.features("d/f")),
+        ("features/d/f/versions/1.json", lambda store: store.history("d/f")),
+        ("features/d/f/versions/1.json", lambda store: verify(store, "d/f").problems == [] or pytest.fail("damage")),
+        ("datasets/d/versions", lambda store: store.features("d/f")),  # its rows go after the set was read
+    ],
+)
+def test_a_version_may_go_between_its_listing_and_its_reading(store, moment, read):
+    def act():
+        store.remove_rows("d", [IDS[n] for n in GONE])
+        compact(store, "d")
+        collect_garbage(store, grace=NOW)
+
+    files = Meanwhile(store.files.root, moment, act)
+    read(Store(files))
+    assert files.moment is None
+    check(store)
+
+
+def test_a_version_that_went_is_no_version(store):
+    files = Meanwhile(
+        store.files.root, "features/d/f/versions/1.json", lambda: store.files.delete(["features/d/f/versions/1.json"])
+    )
+    with pytest.raises(UnknownNameError, match="no version of feature set d/f called '1'"):
+        Store(files).features("d/f@1")
+    store.tag("d/g", "live")
+    store.append_rows("d", NewRows(ids=["x"]))
+    fill(store, "g", np.ones((1, 4), np.float32))
+    store.files.delete(["features/d/g/versions/1.json"])
+    with pytest.raises(CorruptStoreError, match="tag live of feature set d/g names version 1, which is gone"):
+        store.features("d/g@live")
 
 
 def test_unfinished_work_stays_while_somebody_is_at_it(store):
