@@ -17,7 +17,7 @@ from featstore.store.dataset import Dataset
 from featstore.store.declarations import declared_with
 from featstore.store.files import Files
 from featstore.store.log import Log
-from featstore.store.records import FeatureSetVersion, RowFailure, ShardRecord, fetch
+from featstore.store.records import FeatureSetVersion, RowFailure, ShardRecord, fetch_all
 from featstore.store.segment import SegmentReader
 from featstore.store.shuffle import shuffled
 
@@ -156,15 +156,16 @@ class FeatureSet:
         """
         found: list[RowFailure] = []
         for part in self.record.segments:
-            for shard in part.shards:
-                key = f"{plan_key(self.record.dataset, self.record.name, part.name)}/shards/{shard}.json"
-                try:
-                    found += fetch(self._files, ShardRecord, key).failures
-                except NotFoundError:
-                    raise CorruptStoreError(
-                        f"{self._files.where(key)} is missing",
-                        hint="`featstore repair --from STORE`",
-                    ) from None
+            plan = plan_key(self.record.dataset, self.record.name, part.name)
+            keys = [f"{plan}/shards/{shard}.json" for shard in part.shards]
+            try:
+                found += [
+                    failure for record in fetch_all(self._files, ShardRecord, keys) for failure in record.failures
+                ]
+            except NotFoundError as error:
+                raise CorruptStoreError(
+                    f"a shard record is missing: {error.message}", hint="`featstore repair --from STORE`"
+                ) from None
         removed = set(self.dataset.removed_rows.tolist())
         return sorted((failure for failure in found if failure.row not in removed), key=lambda failure: failure.row)
 

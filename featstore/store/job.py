@@ -36,6 +36,7 @@ from featstore.store.records import (
     VectorSegment,
     dump,
     fetch,
+    fetch_all,
 )
 from featstore.store.rows import rows_log
 from featstore.store.shard_bytes import ShardBytes
@@ -359,10 +360,8 @@ class FeatureJob:
                 f"{self.name} lacks {len(pending)} of {self.n_shards} shards",
                 hint="run the same command again to finish them",
             )
-        records = []
-        for shard in range(self.n_shards):
-            key = f"{self._plan_key}/shards/{shard}.json"
-            records.append(fetch(self.files, ShardRecord, key))
+        keys = [f"{self._plan_key}/shards/{shard}.json" for shard in range(self.n_shards)]
+        records = fetch_all(self.files, ShardRecord, keys)
         rows, chunk, shards = self.stop - self.start, self.plan.chunk_rows, self.shard_rows
         indexed = self._publish_index(records)
         for name, document in segment_metadata(rows, self.width, self.dtype, chunk, shards).items():

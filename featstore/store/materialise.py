@@ -18,14 +18,13 @@ from featstore.store.cache import CacheGroup, Group, blob_key, cache_files, fetc
 from featstore.store.files import Files
 from featstore.store.job import shards_digest
 from featstore.store.local_files import LocalFiles
-from featstore.store.records import ShardRecord, dump, fetch
+from featstore.store.records import ShardRecord, dump, fetch_all
 from featstore.store.zarr_format import chunk_key
 
 __all__ = ["Fetched", "fetch_groups"]
 
 # requests under way at once: enough to fill a network, few enough that their shards fit into memory
 _SHARDS_AT_ONCE = 4
-_RECORDS_AT_ONCE = 16
 
 
 @dataclass
@@ -98,8 +97,7 @@ def _shard_digests(files: Files, group: Group) -> dict[str, str | None]:
     assert group.shards is not None  # noqa: S101 - for the type checker; the only caller has looked
     part, plan = group.shards
     keys = [f"{plan}/shards/{shard}.json" for shard in part.shards]
-    with ThreadPoolExecutor(_RECORDS_AT_ONCE) as pool:
-        records = list(pool.map(lambda key: fetch(files, ShardRecord, key), keys))
+    records = fetch_all(files, ShardRecord, keys)
     if part.rows == part.group_rows and shards_digest(records) != part.digest:
         raise CorruptStoreError(
             f"the shard records of {files.where(plan)} are not those that were committed",

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import re
 import uuid
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from typing import Any, Literal, Self, TypeVar
 
@@ -35,6 +37,7 @@ __all__ = [
     "Version",
     "dump",
     "fetch",
+    "fetch_all",
     "load",
     "utc_now",
 ]
@@ -42,6 +45,7 @@ __all__ = [
 FORMAT = 1
 # versions of mixed sets say this, so that a featstore that would take all their rows for one space refuses them
 MIXED_FORMAT = 2
+_AT_ONCE = 16  # requests to an object store
 
 
 class _Record(BaseModel):
@@ -305,6 +309,18 @@ def fetch(files: Files, model: type[R], key: str) -> R:
         NotFoundError: nothing was published there.
     """
     return load(model, files.get(key), where=files.where(key))
+
+
+def fetch_all(files: Files, model: type[R], keys: Sequence[str]) -> list[R]:
+    """The records published under some keys, in their order; many at once where each waits for a server.
+
+    Raises:
+        NotFoundError: nothing was published under one of them.
+    """
+    if files.local:
+        return [fetch(files, model, key) for key in keys]
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        return list(pool.map(lambda key: fetch(files, model, key), keys))
 
 
 def load(model: type[R], data: bytes, *, where: str) -> R:

@@ -29,6 +29,7 @@ from featstore.store.records import (
     VectorSegment,
     dump,
     fetch,
+    fetch_all,
 )
 from featstore.store.store import Store
 from featstore.store.zarr_format import CRC_BYTES, chunk_key, shard_bytes
@@ -141,16 +142,21 @@ def _check_features(
     progress.start(f"verify {features.ref}", len(shards), "shards")
     if mixture := features.record.mixture:
         _check_group(store, group_key(features.record, mixture.name), mixture.digest, report)
+    records: list[ShardRecord | None] = []
     for part in features.record.segments:
-        report.problems += _check_segment(store, features, part)
+        found = _records(store, features, part)
+        records += found
+        report.problems += _check_segment(store, features, part, found)
         report.problems += _check_index(store, features, part, report, full=full)
-    for number, (part, shard) in enumerate(shards):
+    for number, ((part, shard), record) in enumerate(zip(shards, records, strict=True)):
         report.shards += 1
-        report.problems += _check_shard(store, features, part, shard, report, read=full and number in chosen)
+        report.problems += _check_shard(store, features, part, shard, record, report, read=full and number in chosen)
         progress.advance(1)
 
 
-def _check_segment(store: Store, features: FeatureSet, part: VectorSegment) -> Iterator[Problem]:
+def _check_segment(
+    store: Store, features: FeatureSet, part: VectorSegment, records: list[ShardRecord | None]
+) -> Iterator[Problem]:
     """Metadata, the canary, and the digest over all shard records."""
     base = group_key(features.record, part.name)
     expected = segment_metadata(part.group_rows, features.width, features.dtype, part.chunk_rows, part.shard_rows)
@@ -165,7 +171,6 @@ def _check_segment(store: Store, features: FeatureSet, part: VectorSegment) -> I
         yield Problem(store.files.where(canary), "is damaged")
     if part.rows < part.group_rows:
         return  # a repair replaced some of its shards; what their records were is not known any more
-    records = [_record(store, features, part, shard) for shard in part.shards]
     whole = [record for record in records if record is not None]
     if len(whole) == len(records) and shards_digest(whole) != part.digest:
         yield Problem(
@@ -208,13 +213,18 @@ def _check_index(
 
 
 def _check_shard(
-    store: Store, features: FeatureSet, part: VectorSegment, shard: int, report: VerifyReport, *, read: bool
+    store: Store,
+    features: FeatureSet,
+    part: VectorSegment,
+    shard: int,
+    record: ShardRecord | None,
+    report: VerifyReport,
+    *,
+    read: bool,
 ) -> Iterator[Problem]:
     rows = part.shard_span(shard)
-    record = _record(store, features, part, shard)
     if record is None:
-        key = plan_key(features.record.dataset, features.record.name, part.name)
-        yield Problem(store.files.where(f"{key}/shards/{shard}.json"), "is missing or damaged", rows)
+        yield Problem(store.files.where(_record_key(features, part, shard)), "is missing or damaged", rows)
         return
     row_bytes = features.width * features.dtype.itemsize
     sizes = {
@@ -238,9 +248,21 @@ def _check_shard(
                 yield Problem(store.files.where(key), "holds other bytes than were published", rows)
 
 
-def _record(store: Store, features: FeatureSet, part: VectorSegment, shard: int) -> ShardRecord | None:
-    key = f"{plan_key(features.record.dataset, features.record.name, part.name)}/shards/{shard}.json"
+def _records(store: Store, features: FeatureSet, part: VectorSegment) -> list[ShardRecord | None]:
+    """The record of each listed shard, None where it is missing or damaged."""
+    keys = [_record_key(features, part, shard) for shard in part.shards]
+    try:
+        return list(fetch_all(store.files, ShardRecord, keys))
+    except FeatstoreError:
+        return [_sound(store, key) for key in keys]
+
+
+def _sound(store: Store, key: str) -> ShardRecord | None:
     try:
         return fetch(store.files, ShardRecord, key)
     except FeatstoreError:
         return None
+
+
+def _record_key(features: FeatureSet, part: VectorSegment, shard: int) -> str:
+    return f"{plan_key(features.record.dataset, features.record.name, part.name)}/shards/{shard}.json"

@@ -4,6 +4,7 @@ import multiprocessing
 import pickle
 import threading
 import time
+from datetime import timedelta
 from types import SimpleNamespace
 
 import numpy as np
@@ -11,8 +12,18 @@ import pytest
 
 from featstore.errors import CorruptStoreError, FeatstoreError
 from featstore.spaces import Space
-from featstore.store import NewRows, Store, cache_files, clear_cache, list_cache
+from featstore.store import (
+    NewRows,
+    Store,
+    cache_files,
+    clear_cache,
+    collect_garbage,
+    compact,
+    list_cache,
+    repair,
+)
 from featstore.store.cache import CachedFiles
+from featstore.store.local_files import LocalFiles
 from tests.object_server import status
 from tests.store.test_store import fill
 
@@ -232,6 +243,32 @@ def test_a_pinned_version_stays_while_another_is_written(store, values):
     assert isinstance(store.materialise("d/f@1")._files, CachedFiles)
     newest = store.features("d/f")  # its second segment was not copied
     np.testing.assert_array_equal(newest.gather([3, 180]), values[[3, 180]])
+
+
+def test_rows_are_removed_for_good_and_damage_is_mended(store, values, tmp_path):
+    ids = list(store.dataset("d").ids)
+    store.remove_rows("d", [ids[3], ids[170]])
+    left = [n for n in range(N) if n not in (3, 170)]
+    assert compact(store, "d").removed == 2
+    collect_garbage(store, grace=timedelta(0))
+    assert [version.number for version in store.history("d/f")] == [3]
+    np.testing.assert_array_equal(store.features("d/f").take_ids([ids[n] for n in left]), values[left])
+    copy = LocalFiles(tmp_path / "copy")
+    for info in store.files.walk():
+        copy.put_new(info.key, [store.files.get(info.key)])
+    assert not any(values[3].tobytes() in copy.get(info.key) for info in copy.walk())
+
+    lost, cut = [info.key for info in copy.walk() if "/features/c." in info.key][:2]
+    damaged = copy.get(cut)[:9] + b"?" + copy.get(cut)[10:]
+    store.files.delete([lost])
+    store.files.put(cut, damaged)
+    report = repair(store, copy=copy.location)
+    assert (len(report.problems), report.mended) == (2, True)
+    assert [store.files.get(key) for key in (lost, cut)] == [copy.get(key) for key in (lost, cut)]
+    store.files.put(cut, damaged)
+    report = repair(store, give_up=True)
+    assert report.remaining == []
+    assert report.replaced[0].given_up > 0
 
 
 def _commits(location, worker, count):
