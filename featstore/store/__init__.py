@@ -12,11 +12,12 @@ from featstore.store.features import FeatureSet, RowStatus
 from featstore.store.garbage import DEFAULT_GRACE, Garbage, GarbageReport, collect_garbage
 from featstore.store.job import FeatureJob, plan_shard_rows
 from featstore.store.materialise import Fetched
+from featstore.store.mending import Replaced
 from featstore.store.names import SetRef, column_name, parse_set, view_name
 from featstore.store.policies import ZeroRows
 from featstore.store.publisher import publisher
 from featstore.store.records import RowFailure, Version
-from featstore.store.repair import RepairReport, Replaced, repair
+from featstore.store.repair import RepairReport, repair
 from featstore.store.replacement import commit_replacement, plan_replacement
 from featstore.store.restore import restore_marker
 from featstore.store.reuse import Copied, DigestIndex

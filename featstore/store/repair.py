@@ -1,37 +1,32 @@
 """Repair: files put back bit for bit where their bytes are proven, damaged rows replaced by a new segment where not.
 
 What a digest proves is put back under its own name (see `featstore.store.restore`), and every version and tag that names it is
-whole again. Rows that can only be had with other bits (encoded again on another machine) go into a new segment: a new version
-lists it in place of the damaged shards, whose old segment stays marked damaged.
+whole again. Rows that can only be had with other bits (encoded again on another machine) go into a new segment (see
+`featstore.store.mending`).
 """
 
 from __future__ import annotations
 
-import uuid
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
-import numpy as np
 from blake3 import blake3
 
-from featstore.errors import ConflictError, CorruptStoreError, FeatstoreError
+from featstore.errors import CorruptStoreError, FeatstoreError
 from featstore.progress import SILENT, Progress
 from featstore.store.canary import canary_key, is_damaged, nothing_kept
 from featstore.store.dataset import segment_key
 from featstore.store.digest_index import index_files, indexed_inputs, pointer_key
-from featstore.store.features import FeatureSet, RowStatus, features_log, group_key, plan_key, set_key
-from featstore.store.job import FeatureJob, segment_metadata, segment_name, shards_digest
+from featstore.store.features import FeatureSet, RowStatus, group_key, plan_key, set_key
+from featstore.store.job import segment_metadata, shards_digest
+from featstore.store.mending import Replaced, replace_shards
 from featstore.store.names import SetRef, parse_dataset, parse_set
 from featstore.store.records import (
-    Damage,
     DatasetVersion,
     FeatureSetVersion,
     IndexPointer,
     Overlay,
-    Plan,
     Removal,
-    RowFailure,
     RowSegment,
     ShardRecord,
     VectorSegment,
@@ -44,31 +39,9 @@ from featstore.store.store import Store
 from featstore.store.verify import Problem, verify
 from featstore.store.zarr_format import chunk_key, encode_chunk, encode_shard
 
-__all__ = ["RepairReport", "Replaced", "repair"]
+__all__ = ["RepairReport", "repair"]
 
 _FILES = ("features", "input_digest", "status")
-_STAGE = "repair"
-
-
-@dataclass(frozen=True, slots=True)
-class Replaced:
-    """Rows of a feature set that lie in a new segment now.
-
-    Attributes:
-        set: `DATASET/NAME@version`, the new version.
-        start: First dataset row.
-        stop: One past the last.
-        sources: How many rows came from where; the others were sound.
-        given_up: Rows that nothing had, and that count as failed now.
-        digests_lost: Rows whose input digest nobody knows any more.
-    """
-
-    set: str
-    start: int
-    stop: int
-    sources: dict[str, int]
-    given_up: int
-    digests_lost: int
 
 
 @dataclass(slots=True)
@@ -231,7 +204,8 @@ class _Repair:
                     )
                     self._report.unmended.append((where, f"{len(ids)} rows of {features.name} are lost", ids))
         if mendable:
-            self._replace(features, mendable, valid)
+            dry_run = self._restorer.dry_run
+            self._report.replaced += replace_shards(self._files, features, mendable, valid, dry_run=dry_run)
 
     def _metadata(self, features: FeatureSet, part: VectorSegment) -> None:
         for name, document in segment_metadata(
@@ -354,117 +328,6 @@ class _Repair:
         for name, data in made.items():
             self._restorer.put(f"{group}/{_key(name, left.shard)}", data, origin)
         return True
-
-    # --- a new segment ---------------------------------------------------------------------------------------------
-
-    def _replace(self, features: FeatureSet, broken: list[Salvage], valid: dict[tuple[str, int], int]) -> None:
-        runs: list[list[Salvage]] = []
-        for left in broken:
-            last = runs[-1][-1] if runs else None
-            if last is not None and last.part == left.part and last.shard + 1 == left.shard:
-                runs[-1].append(left)
-            else:
-                runs.append([left])
-        made = [(run, self._fill(features, run)) for run in runs]
-        version = features.version if self._restorer.dry_run else self._commit(features, made, valid)
-        for run, segment in made:
-            lost = sum(int((~left.digests.any(axis=1) & (left.status == RowStatus.VALID)).sum()) for left in run)
-            known = any(left.digests.any() for left in run) or any(part.indexed for part in features.record.segments)
-            self._report.replaced.append(
-                Replaced(
-                    set=f"{features.name}@{version}",
-                    start=segment.start,
-                    stop=segment.stop,
-                    sources=dict(sum((left.sources for left in run), Counter[str]())),
-                    given_up=sum(len(left.lacking) for left in run),
-                    digests_lost=lost if known else 0,
-                )
-            )
-
-    def _fill(self, features: FeatureSet, run: list[Salvage]) -> VectorSegment:
-        part = run[0].part
-        start, stop = run[0].first, run[-1].first + len(run[-1].status)
-        source = f"repair {uuid.uuid4().hex}"
-        plan = Plan(
-            dataset=features.record.dataset,
-            dataset_version=features.dataset.version,
-            layout=features.record.layout,
-            name=features.record.name,
-            segment=segment_name(start, stop, features.space, source, features.record.layout),
-            start=start,
-            stop=stop,
-            space=features.space,
-            source=source,
-            dtype=features.record.dtype,
-            shard_rows=part.shard_rows,
-            chunk_rows=part.chunk_rows,
-        )
-        if self._restorer.dry_run:
-            return part.model_copy(update={"start": start, "stop": stop})
-        job = FeatureJob.planned(self._files, plan)
-        for number, left in enumerate(run):
-            failures = list(left.record.failures) if left.record else []
-            known = {failure.row for failure in failures}
-            lost = (left.first + left.lacking).tolist()
-            left.status[left.lacking] = RowStatus.FAILED
-            forgotten = (left.first + np.flatnonzero(left.status == RowStatus.FAILED)).tolist()
-            rows = [row for row in forgotten if row not in known]
-            for row, id_ in zip(rows, features.dataset.ids.take(rows), strict=True):
-                why = (
-                    "the feature was damaged and nothing had it"
-                    if row in lost
-                    else "the reason was lost with its record"
-                )
-                failures.append(RowFailure(row=row, id=id_, stage=_STAGE, error=why))
-            job.publish(number, left.features, status=left.status, digests=left.digests, failures=failures)
-        return job.seal()
-
-    def _commit(
-        self,
-        features: FeatureSet,
-        made: list[tuple[list[Salvage], VectorSegment]],
-        valid: dict[tuple[str, int], int],
-    ) -> int:
-        def build(newest: FeatureSetVersion | None, number: int) -> FeatureSetVersion:
-            if newest is None or not {run[0].part for run, _ in made} <= set(newest.segments):
-                raise ConflictError(f"{features.name} changed meanwhile", hint="run the same command again")
-            segments: list[VectorSegment] = []
-            for part in newest.segments:
-                segments += _split(part, [entry for entry in made if entry[0][0].part == part], valid)
-            damaged = [
-                Damage(segment=run[0].part.name, start=segment.start, stop=segment.stop, replaced_by=segment.name)
-                for run, segment in made
-            ]
-            return newest.successor(
-                number,
-                segments=tuple(segments),
-                damaged=(*newest.damaged, *damaged),
-                provenance={**newest.provenance, "repaired": [entry.model_dump() for entry in damaged]},
-            )
-
-        return features_log(self._files, features.record.dataset, features.record.name).commit(build).number
-
-
-def _split(
-    part: VectorSegment,
-    made: list[tuple[list[Salvage], VectorSegment]],
-    valid: dict[tuple[str, int], int],
-) -> Iterator[VectorSegment]:
-    """A segment as the pieces that stay and the segments that replace the others, in row order."""
-    first = part.shards.start
-
-    def kept(stop: int) -> Iterator[VectorSegment]:
-        if first < stop:
-            start, end = part.shard_span(first)[0], part.shard_span(stop - 1)[1]
-            count = sum(valid[part.name, shard] for shard in range(first, stop))
-            changed = {"start": start, "stop": end, "offset": first * part.shard_rows, "valid": count}
-            yield part.model_copy(update=changed)
-
-    for run, segment in made:
-        yield from kept(run[0].shard)
-        yield segment
-        first = run[-1].shard + 1
-    yield from kept(part.shards.stop)
 
 
 def _key(name: str, shard: int) -> str:
