@@ -49,6 +49,7 @@ class Ground:
         special: Further settings of single methods.
         trials: Combinations of each recipe.
         selection_seeds: What they are trained with.
+        asked: Further fields of every evaluation, as in EvalRequest.
         tested: Where the test rows of a set are, if they are another dataset's.
         reference: Folder of the ground whose reference divides self-tests; None for this one.
         cache: Columns that runs share.
@@ -64,6 +65,7 @@ class Ground:
     special: Mapping[str, dict[str, Any]] = field(default_factory=dict)
     trials: int = 4
     selection_seeds: tuple[int, ...] = SELECTION_SEEDS
+    asked: Mapping[str, Any] = field(default_factory=dict)
     tested: Callable[[str], str] = str
     reference: Path | None = None
     cache: ColumnCache = field(default_factory=ColumnCache)
@@ -160,24 +162,32 @@ def request(ground: Ground, seed: int, **sides: Any) -> EvalRequest:
     sets: dict[str, Any] = {
         role: ground.tested(given) if isinstance(given, str) else given for role, given in sides.items()
     }
-    return EvalRequest(where=where, metrics=METRICS, bootstrap=0, allow_unrelated=True, **sets)
+    return EvalRequest(where=where, metrics=METRICS, bootstrap=0, allow_unrelated=True, **ground.asked, **sets)
 
 
 def keep(
-    ground: Ground, method: str, seed: int, asked: EvalRequest, old_classes: Iterable[str], about: dict[str, Any]
+    ground: Ground,
+    method: str,
+    seed: int,
+    asked: EvalRequest,
+    old_classes: Iterable[str],
+    about: dict[str, Any],
+    more: Mapping[str, np.ndarray] | None = None,
 ) -> None:
-    """Evaluate, and write every query's values: roles `old`, `cross` and `self`, float32 [Q] by metric.
+    """Evaluate, and write every query's values: roles `old`, `cross` and `self`, float32 [Q] by metric, and what `more` has.
 
     Beside them stand the classes of the queries (codes into a table of names) and whether the old model saw them.
     """
     result = evaluate(ground.store, asked)
     found = result.evidence
-    roles = {"old/old": "old", "new/old": "cross", "mapped-new/old": "cross", "new/new": "self"}
+    mapped = dict.fromkeys(("mapped-new/old", "new/mapped-old"), "cross")
+    roles = {"old/old": "old", "new/old": "cross", **mapped, "new/new": "self"}
     arrays: dict[str, Any] = {
         f"{roles[role]} {metric}": per_query.values[metric].astype(np.float32)
         for role, per_query in found.per_query.items()  # the mapped cross-test comes later and takes the other's place
         for metric in METRICS
     }
+    arrays |= {name: values.astype(np.float32) for name, values in (more or {}).items()}
     names = np.array(found.problem.class_names)
     saw = np.isin(names, list(old_classes))
     widths = {

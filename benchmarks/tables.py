@@ -23,7 +23,7 @@ from featstore_training.sweep import LOCK
 
 RESAMPLES = 1000
 METRIC = "map"  # the headline
-ROLES = ("old", "cross", "self")
+ROLES = ("old", "cross", "self", "area")
 Chosen = Callable[["Kept"], NDArray[np.bool_]]
 
 
