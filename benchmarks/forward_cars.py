@@ -1,4 +1,4 @@
-"""The forward path on cars: old gallery mapped into the new space or queries into the old one, with and without side-information.
+"""The forward path on cars: the old gallery mapped into the new space, or queries into the old one.
 
 Data and splits are those of `methods_cars.py`, scenario `exclass`; what is compared is told in `forward_study.py`. SimCLR is
 trained on the images of the old model's training rows; the stronger frozen side is MobileNetV1-0.5 at 128 pixels.

@@ -2,5 +2,183 @@
 
 from __future__ import annotations
 
+import argparse
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
 
-def write_tables(*a): ...
+import numpy as np
+from comparison import REFERENCE
+from tables import METRIC, Results, holds, percent, rewrite, seeds_of, span, verdict
+from trunks import TESTS
+
+from featstore.evaluate import Column, Estimate, Resampled
+
+__all__ = ["write_tables"]
+
+POINTS = 6  # of a backfill curve, ends included
+SELF = ("raw old", "raw new", "simclr side", "stronger side")
+QUERY_MAPS = ("procrustes", "ridge", "lowrank", "local", "mlp", "posterior", "slerp")
+GALLERY_MAPS = ("procrustes of gallery", "ridge of gallery", "mlp of gallery")
+FORWARD = (
+    "fct",
+    "fct + simclr",
+    "fct + stronger frozen side",
+    "fct + simclr and stronger",
+    "fct + simclr, 2048 wide",
+    "fastfill",
+    "fastfill + simclr",
+)
+CONTROLS = (
+    "fct + permuted simclr",
+    "fct of simclr alone",
+    "fct + old trunk's raw feature",
+    "fct of stronger side alone",
+)
+# (claim, what is said to be larger, than what); a cell is a method and a role
+ORDERINGS = (
+    ("old/old < fct", ("fct", "cross"), ("fct", "old")),
+    ("old/old < fct + simclr", ("fct + simclr", "cross"), ("fct + simclr", "old")),
+    ("fct < fct + simclr", ("fct + simclr", "cross"), ("fct", "cross")),
+    ("fct < fct + stronger side", ("fct + stronger frozen side", "cross"), ("fct", "cross")),
+    ("fct + simclr < new/new", ("fct + simclr", "self"), ("fct + simclr", "cross")),
+    ("fct + stronger side < new/new", ("fct + stronger frozen side", "self"), ("fct + stronger frozen side", "cross")),
+    ("permuted simclr < fct + simclr", ("fct + simclr", "cross"), ("fct + permuted simclr", "cross")),
+    ("simclr alone < fct + simclr", ("fct + simclr", "cross"), ("fct of simclr alone", "cross")),
+    (
+        "old trunk's raw feature < fct + simclr",
+        ("fct + simclr", "cross"),
+        ("fct + old trunk's raw feature", "cross"),
+    ),
+    (
+        "stronger side alone < fct + stronger side",
+        ("fct + stronger frozen side", "cross"),
+        ("fct of stronger side alone", "cross"),
+    ),
+    ("fct < fastfill, nothing backfilled", ("fastfill", "cross"), ("fct", "cross")),
+    ("area: random order < uncertainty, fastfill", ("fastfill", "area uncertainty"), ("fastfill", "area random")),
+    (
+        "area: random order < uncertainty, fastfill + simclr",
+        ("fastfill + simclr", "area uncertainty"),
+        ("fastfill + simclr", "area random"),
+    ),
+    ("area: uncertainty < true distance", ("fastfill", "area distance"), ("fastfill", "area uncertainty")),
+    ("procrustes < slerp", ("slerp", "cross"), ("procrustes", "cross")),
+    ("procrustes < posterior", ("posterior", "cross"), ("procrustes", "cross")),
+)
+
+
+def write_tables(name: str, arguments: argparse.Namespace) -> None:
+    """Put the tables of a data set into their places on a page."""
+    folders = {test: arguments.out / f"{name}-{test}" for test in TESTS}
+    tables = {f"{name} {test}": _cells(folder) for test, folder in folders.items()}
+    tables |= {f"{name} {test} areas": _areas(folder) for test, folder in folders.items()}
+    tables[f"{name} orderings"] = _orderings(folders)
+    rewrite(arguments.table, tables)
+
+
+def _cells(folder: Path) -> str:
+    """One line a row: what it finds, and what it costs."""
+    rows = [*QUERY_MAPS, *GALLERY_MAPS, *FORWARD, *CONTROLS]
+    results = Results(folder, [REFERENCE, *SELF, *rows])
+    reference = results.of(REFERENCE)
+    if reference is None:
+        return "Not run yet."
+    lines = [
+        "| | mAP | − old/old | verdict | R@1 | what runs for a query | gallery rows rewritten | bytes read a row | seeds |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+
+    def line(label: str, found: Resampled, method: str, role: str, costs: str) -> str:
+        value = found.estimate({Column(method, f"{role} {METRIC}"): 1})
+        recall = found.estimate({Column(method, f"{role} recall@1"): 1})
+        difference, said = "", ""
+        # a map of the side alone was measured beside the side, not beside old/old
+        if role == "cross" and found.has(Column(method, f"old {METRIC}")) and "alone" not in method:
+            change = found.estimate({Column(method, f"cross {METRIC}"): 1, Column(method, f"old {METRIC}"): -1})
+            difference, said = span(change, "+"), verdict(change)
+        seeds = len(results.seeds[method])
+        return f"| {label} | {span(value)} | {difference} | {said} | {percent(recall.value)} | {costs} | {seeds} |"
+
+    lines.append(line("old/old", reference, REFERENCE, "old", "old encoder | none | "))
+    lines.append(line("new/new", reference, REFERENCE, "self", "new encoder | all, images read | "))
+    lines.append(line("new/old, nothing done", reference, REFERENCE, "cross", "new encoder | none | "))
+    lines += [
+        line(f"{method} on itself", found, method, "self", " | | ") for method in SELF if (found := results.of(method))
+    ]
+    for method in rows:
+        if found := results.of(method):
+            about = _about(folder, method)
+            rewritten, read = ("all", str(about["bytes_a_row"])) if about["mapped"] == "gallery" else ("none", "")
+            costs = f"{' + '.join(about['query_time'])} | {rewritten} | {read}"
+            lines.append(line(_label(method), found, method, "cross", costs))
+    return "\n".join(lines)
+
+
+def _areas(folder: Path) -> str:
+    """Areas under the backfill curve from the mapped gallery to the new one, in both conventions."""
+    rows = ("fct", "fct + simclr", "fct + stronger frozen side", "fastfill", "fastfill + simclr")
+    results = Results(folder, rows)
+    lines = [
+        "| gallery before | order | mean of 6 points | trapezoid | uncertainty − random | rank correlation | seeds |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for method in rows:
+        found = results.of(method)
+        if found is None:
+            continue
+        for order in ("random", "uncertainty", "distance"):
+            area = Column(method, f"area {order} {METRIC}")
+            if not found.has(area):
+                continue
+            ends = {Column(method, f"area {end} {METRIC}"): -0.5 / (POINTS - 1) for end in ("first", "last")}
+            change = correlation = ""
+            if order == "uncertainty":
+                random = Column(method, f"area random {METRIC}")
+                change = span(found.estimate({area: 1, random: -1}), "+")
+                values = [
+                    _about(folder, method, seed)["validation"]["uncertainty_correlation"]
+                    for seed in results.seeds[method]
+                ]
+                correlation = f"{np.mean(values):+.2f}"
+            mean, trapezoid = found.estimate({area: 1}), found.estimate({area: POINTS / (POINTS - 1), **ends})
+            shown = f"{span(mean)} | {span(trapezoid)} | {change} | {correlation} | {len(results.seeds[method])}"
+            lines.append(f"| {method} | {_order(order)} | {shown} |")
+    return "\n".join(lines) if len(lines) > 2 else "Not run yet."
+
+
+def _orderings(folders: Mapping[str, Path]) -> str:
+    """What papers claim, or controls ask: the paired difference, and whether it holds."""
+    lines = ["| ordering | test classes | difference | |", "|---|---|---|---|"]
+    for claim, (better, role), (worse, other) in ORDERINGS:
+        for test, folder in folders.items():
+            found = _together(folder, better, worse)
+            columns = {Column(better, f"{role} {METRIC}"): 1.0, Column(worse, f"{other} {METRIC}"): -1.0}
+            if found and all(map(found.has, columns)):
+                difference: Estimate = found.estimate(columns)
+                lines.append(f"| {claim} | {test} | {span(difference, '+')} | {holds(difference)} |")
+    return "\n".join(lines) if len(lines) > 2 else "Not run yet."
+
+
+def _together(folder: Path, better: str, worse: str) -> Resampled | None:
+    """Both methods on the seeds that both have."""
+    shared = set(seeds_of(folder, better)) & set(seeds_of(folder, worse))
+    return Results(folder, [better, worse], seeds=tuple(sorted(shared))).of(better) if shared else None
+
+
+def _about(folder: Path, method: str, seed: int | None = None) -> dict[str, Any]:
+    number = seeds_of(folder, method)[0] if seed is None else seed
+    with np.load(folder / "results" / f"{method}-{number}.npz") as held:
+        about: dict[str, Any] = json.loads(str(held["about"]))
+    return about
+
+
+def _label(method: str) -> str:
+    return method if method not in CONTROLS else f"control: {method}"
+
+
+def _order(name: str) -> str:
+    return {"random": "random", "uncertainty": "uncertainty", "distance": "true distance (needs the new features)"}[
+        name
+    ]

@@ -66,16 +66,24 @@ class Results:
         folder: Of the ground.
         methods: Which rows.
         chosen: Which queries count.
+        seeds: Only these; None for all that a method has.
     """
 
-    def __init__(self, folder: Path, methods: Iterable[str], chosen: Chosen | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        methods: Iterable[str],
+        chosen: Chosen | None = None,
+        *,
+        seeds: tuple[int, ...] | None = None,
+    ) -> None:
         self.folder = folder
-        self.seeds = {method: seeds for method in methods if (seeds := seeds_of(folder, method))}
+        self.seeds = {method: own for method in methods if (own := seeds or seeds_of(folder, method))}
         self._of: dict[tuple[int, ...], Resampled] = {}
-        for seeds in set(self.seeds.values()):
-            having = [m for m, own in self.seeds.items() if set(seeds) <= set(own)]
-            if found := _resampled(folder, having, seeds, chosen):
-                self._of[seeds] = found
+        for which in set(self.seeds.values()):
+            having = [m for m, own in self.seeds.items() if set(which) <= set(own)]
+            if found := _resampled(folder, having, which, chosen):
+                self._of[which] = found
 
     def of(self, method: str, other: str | None = None) -> Resampled | None:
         """Means of a method's seeds, those of another among them if it has the same; None without any."""

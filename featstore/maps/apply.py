@@ -33,8 +33,9 @@ from featstore.store import (
 
 __all__ = ["ApplyReport", "apply_map", "map_block", "map_rows", "outcomes"]
 
-# bytes of a batch's widest activation: stays in cache between the layers, large enough for a full-speed GEMM
+# a batch's widest activation stays in cache between the layers; so many rows are enough for a full-speed GEMM
 _BATCH_BYTES = 4 << 20
+_BATCH_ROWS = 1024
 
 
 @dataclass(frozen=True)
@@ -221,10 +222,10 @@ def map_block(
         out = np.empty((len(block), module.out_width), np.float32)
     into = torch.from_numpy(out)
     widest = max(parameter.shape[0] for parameter in module.parameters())
-    batch = max(1, _BATCH_BYTES // (4 * max(widest, module.in_width)))
+    batch = min(_BATCH_ROWS, max(1, _BATCH_BYTES // (4 * max(widest, module.in_width))))
     for offset in range(0, len(block), batch):
         x = _as_float32(block[offset : offset + batch])
-        into[offset : offset + len(x)] = module(x)
+        module.write(x, into[offset : offset + len(x)])
     return out
 
 

@@ -213,7 +213,7 @@ def test_weights_of_another_map_are_refused_though_the_card_vouches_for_them(tmp
         (
             lambda c: c["architecture"].update(name="os.system"),
             UnknownNameError,
-            "there is: affine, basis, branches, linear, mixture, mlp, residual",
+            "there is: affine, basis, branches, linear, mixture, mlp, posterior, residual, slerp",
         ),
         (lambda c: c["architecture"]["config"].update(hook="os"), UsageError, "'hook'"),
         (lambda c: c["architecture"]["config"].update(normalise="maybe"), UsageError, "'normalise'"),
