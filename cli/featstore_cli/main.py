@@ -34,6 +34,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "featstore_cli.commands.backfill:backfill",
         "Encode the part of a gallery that gains most, first.",
     ),
+    "upgrade": ("featstore_cli.commands.upgrade:upgrade", "Change the gallery that is served, with a way back."),
     "search": ("featstore_cli.commands.search:search", "Find the nearest rows of a feature set."),
     "index": ("featstore_cli.commands.search:index", "Build an index that makes searching fast."),
     "ls": ("featstore_cli.commands.inspect:ls", "List what the store holds."),
@@ -63,7 +64,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
 }
 _GROUPS: list[CommandGroupDict] = [
     {"name": "Fill the store", "commands": ["init", "extract", "import", "export", "dataset"]},
-    {"name": "Learn and upgrade", "commands": ["train", "apply", "backfill", "config", "losses"]},
+    {"name": "Learn and upgrade", "commands": ["train", "apply", "backfill", "upgrade", "config", "losses"]},
     {"name": "Decide and search", "commands": ["eval", "metrics", "search", "index"]},
     {
         "name": "Look around",

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from featstore.errors import UsageError
 from featstore.evaluate.blocking import DEFAULT_MAX_MEMORY
 from featstore.evaluate.cells import CellPlan, Side
+from featstore.evaluate.compatibility import CANDIDATE
 from featstore.evaluate.metrics import metric_info
 from featstore.evaluate.scores import ScoreKind
 
@@ -29,6 +30,7 @@ class EvalRequest(BaseModel):
         new: The set that is to replace or search it.
         reference: The unconstrained reference: the new model without compatibility.
         generations: The sets of an upgrade chain, oldest first; at least two.
+        candidate: The gallery that is to be shipped, searched by the new model: adds `new/candidate`.
         query_map: Run folder of a map from the new set's space to the old one's: adds `mapped-new/old`.
         gallery_map: Run folder of a map from the old set's space to the new one's: adds `new/mapped-old`.
         side: Side-information that the gallery's map takes, in its order; without one, that the queries' map takes.
@@ -63,6 +65,7 @@ class EvalRequest(BaseModel):
     new: str | None = None
     reference: str | None = None
     generations: tuple[str, ...] = ()
+    candidate: str | None = None
     query_map: Path | None = None
     gallery_map: Path | None = None
     side: tuple[str, ...] = ()
@@ -112,7 +115,7 @@ class EvalRequest(BaseModel):
         if self.query and self.gallery:
             return [CellPlan("query/gallery", Side(self.query), Side(self.gallery))]
         models = self.models()
-        dispensable = self.two_index or self.query_map is not None or self.gallery_map is not None
+        dispensable = self.two_index or any((self.candidate, self.query_map, self.gallery_map))
         cells = [
             CellPlan(
                 f"{newer}/{older}", Side(models[newer]), Side(models[older]), optional=dispensable and newer != older
@@ -129,6 +132,10 @@ class EvalRequest(BaseModel):
             cells.insert(
                 -1, CellPlan("new/mapped-old", Side(models["new"]), Side(models["old"], self.gallery_map, self.side))
             )
+        if self.candidate:
+            query = Side(models["new"], self.query_map)
+            role = f"{'mapped-' if self.query_map else ''}new/{CANDIDATE}"
+            cells.insert(-1, CellPlan(role, query, Side(self.candidate)))
         if self.reference:
             cells.append(CellPlan("reference", Side(self.reference), Side(self.reference)))
         return cells
@@ -136,7 +143,7 @@ class EvalRequest(BaseModel):
     def _check_form(self) -> None:
         pair = {"--query": self.query, "--gallery": self.gallery}
         upgrade = {"--old": self.old, "--new": self.new}
-        maps = {"--query-map": self.query_map, "--gallery-map": self.gallery_map}
+        maps = {"--candidate": self.candidate, "--query-map": self.query_map, "--gallery-map": self.gallery_map}
         chain = {"--generations": self.generations}
         pair_given, upgrade_given, maps_given, chain_given = (
             [option for option, value in options.items() if value] for options in (pair, upgrade, maps, chain)
@@ -155,6 +162,6 @@ class EvalRequest(BaseModel):
         if self.side and not maps_given:
             raise UsageError("--side is read by a map", hint="name it: --gallery-map RUN or --query-map RUN")
         if maps_given and len(upgrade_given) < 2:
-            raise UsageError(f"{maps_given[0]} needs --old and --new", hint="the map relates these two")
+            raise UsageError(f"{maps_given[0]} needs --old and --new", hint="it is about these two")
         if not pair_given and not others:
             raise UsageError("nothing to evaluate: no feature set was named", hint=f"use {_FORMS}")

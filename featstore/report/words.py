@@ -16,6 +16,8 @@ _ROLES = {
     "new/old": "new queries, old gallery: the new model without backfill",
     "mapped-new/old": "new queries through a map, old gallery: without backfill",
     "new/mapped-old": "new queries, old gallery through a map: no image is encoded again",
+    "new/candidate": "new queries, the gallery that is to be shipped",
+    "mapped-new/candidate": "new queries through a map, the gallery that is to be shipped",
     "new/new": "new queries, new gallery: after backfill",
     "reference": "the new model trained without compatibility",
 }
@@ -36,6 +38,11 @@ _HEADINGS = {
         "bad": "New queries do not search the mapped gallery better than old queries search the old one.",
         "open": "It is open whether new queries search the mapped gallery better than old queries search the old one.",
     },
+}
+_HEADINGS["new/candidate"] = _HEADINGS["mapped-new/candidate"] = {
+    "good": "New queries search the candidate gallery better than old queries search the old one.",
+    "bad": "New queries do not search the candidate gallery better than old queries search the old one.",
+    "open": "It is open whether new queries search the candidate gallery better than old queries search the old one.",
 }
 _CHAIN_HEADINGS = {
     "good": "Every newer model searches every older gallery better than the gallery's own model does.",

@@ -16,7 +16,7 @@ from featstore.store.mending import Replaced
 from featstore.store.names import SetRef, column_name, parse_set, view_name
 from featstore.store.policies import ZeroRows
 from featstore.store.publisher import publisher
-from featstore.store.records import RowFailure, Version
+from featstore.store.records import RowFailure, TagEntry, Version
 from featstore.store.repair import RepairReport, repair
 from featstore.store.replacement import commit_replacement, plan_replacement
 from featstore.store.restore import restore_marker
@@ -52,6 +52,7 @@ __all__ = [
     "SetDescription",
     "SetRef",
     "Store",
+    "TagEntry",
     "Usage",
     "VerifyReport",
     "Version",

@@ -12,7 +12,7 @@ from typing import Generic, TypeVar
 from featstore.errors import CorruptStoreError, NotFoundError, UnknownNameError
 from featstore.store.files import Files
 from featstore.store.names import check_name
-from featstore.store.records import Commit, TagEntry, dump, fetch
+from featstore.store.records import Commit, TagEntry, dump, fetch, utc_now
 
 __all__ = ["Log", "TagEntry", "numbered"]
 
@@ -89,18 +89,24 @@ class Log(Generic[V]):
             if self._files.put_new(f"{self._prefix}/versions/{number}.json", [dump(record)]):
                 return record
 
-    def tag(self, name: str, number: int) -> None:
-        """Let a tag name a version: one append to the tag's own log, of which the highest entry wins."""
+    def tag(self, name: str, number: int, note: str | None = None) -> None:
+        """Let a tag name a version, and say why: one append to the tag's own log, of which the highest entry wins."""
         check_name(name, "tag")
         while True:
             entries = numbered(self._files.names(f"{self._prefix}/tags/{name}"))
-            entry = TagEntry(tag=name, number=entries[-1] + 1 if entries else 1, version=number)
+            following = entries[-1] + 1 if entries else 1
+            created = utc_now() if note else None
+            entry = TagEntry(tag=name, number=following, version=number, note=note, created=created)
             if self._files.put_new(f"{self._prefix}/tags/{name}/{entry.number}.json", [dump(entry)]):
                 return
 
     def tags(self) -> dict[str, int]:
         """Every tag and the version it names now."""
         return {name: self._tagged(name) for name in self._files.names(f"{self._prefix}/tags")}
+
+    def entries(self, name: str) -> list[TagEntry]:
+        """The log of a tag, oldest first; empty if there is no such tag."""
+        return [self._entry(name, number) for number in numbered(self._files.names(f"{self._prefix}/tags/{name}"))]
 
     def damaged(self) -> Iterator[str]:
         """Keys of versions and entries of tags that are not as they were published."""

@@ -150,12 +150,17 @@ class DatasetVersion(Commit):
 
 
 class TagEntry(_Record):
-    """One entry of a tag's log: its tag, its number in the log, and the version that the tag names since."""
+    """One entry of a tag's log: its tag, its number in the log, and the version that the tag names since.
+
+    `note` says why it was moved, and `created` when, where whoever moved it gave a reason.
+    """
 
     tag: str
     number: int
     version: int
     uuid: str = Field(default_factory=_uuid)
+    note: str | None = Field(default=None, exclude_if=lambda value: value is None)
+    created: str | None = Field(default=None, exclude_if=lambda value: value is None)
 
 
 class Version(_Record):
@@ -166,6 +171,7 @@ class Version(_Record):
         created: UTC, ISO 8601.
         rows: Rows there were.
         tags: Tags that name it now.
+        moves: Entries of tags that were moved to it, with a reason, oldest first.
         provenance: What made it.
     """
 
@@ -173,6 +179,7 @@ class Version(_Record):
     created: str
     rows: int
     tags: tuple[str, ...]
+    moves: tuple[TagEntry, ...] = ()
     provenance: dict[str, Any]
 
 

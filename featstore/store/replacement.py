@@ -100,7 +100,11 @@ def commit_replacement(
     plan = job.plan
 
     def build(newest: FeatureSetVersion | None, number: int) -> FeatureSetVersion | None:
-        if newest is not None and (newest.segments, newest.mixture) == ((segment,), mixture):
+        if newest is not None and (newest.segments, newest.mixture, newest.provenance) == (
+            (segment,),
+            mixture,
+            provenance,
+        ):
             return None
         if newest is not None and newest.layout > plan.layout:
             raise ConflictError(f"the rows of dataset {plan.dataset} were renumbered meanwhile", hint="run it again")

@@ -35,6 +35,7 @@ from featstore.store.records import (
     FeatureSetVersion,
     Plan,
     StoreRecord,
+    TagEntry,
     Version,
     dump,
     fetch,
@@ -198,10 +199,15 @@ class Store:
         fetched = fetch_groups(self.files, groups, what=features.ref, progress=progress)
         return self.features(features.ref), fetched
 
-    def tag(self, reference: str, name: str) -> None:
-        """Let `name` stand for the version that the reference resolves to: `DATASET/NAME[@version]`."""
+    def tag(self, reference: str, name: str, *, note: str | None = None) -> None:
+        """Let `name` stand for the version that the reference resolves to, `DATASET/NAME[@version]`; `note` says why."""
         features = self.features(reference)
-        features_log(self.files, features.record.dataset, features.record.name).tag(name, features.version)
+        features_log(self.files, features.record.dataset, features.record.name).tag(name, features.version, note)
+
+    def tag_entries(self, reference: str, name: str) -> list[TagEntry]:
+        """Every move of a tag of a feature set, oldest first."""
+        ref = parse_set(reference)
+        return features_log(self.files, ref.dataset, ref.name).entries(name)
 
     def declare(self, left: str, right: str, *, note: str = "", withdraw: bool = False) -> Declaration:
         """Declare vectors of two feature sets comparable, although nothing recorded says so; or take that back.
@@ -253,6 +259,7 @@ class Store:
         else:
             log = rows_log(self.files, self.dataset(what).name)
         tags = log.tags()
+        moves = [entry for tag in tags for entry in log.entries(tag) if entry.note]
         found = []
         for number in reversed(log.numbers()):
             commit = log.listed(number)
@@ -261,7 +268,12 @@ class Store:
             named = tuple(sorted(tag for tag, version in tags.items() if version == number))
             found.append(
                 Version(
-                    number=number, created=commit.created, rows=commit.rows, tags=named, provenance=commit.provenance
+                    number=number,
+                    created=commit.created,
+                    rows=commit.rows,
+                    tags=named,
+                    moves=tuple(entry for entry in moves if entry.version == number),
+                    provenance=commit.provenance,
                 )
             )
         return found

@@ -31,6 +31,7 @@ _REPORTED_RATES = (1e-2, 1e-3, 1e-4)
     multiple=True,
     help="The unconstrained new model, for the update gain; one, or per seed.",
 )
+@click.option("--candidate", metavar="SET", help="The gallery that is to be shipped: new/candidate.")
 @click.option("--query-map", type=click.Path(path_type=Path), metavar="RUN", help="Map of the queries: mapped-new/old.")
 @click.option(
     "--gallery-map", type=click.Path(path_type=Path), metavar="RUN", help="Map of the gallery: new/mapped-old."
@@ -129,6 +130,7 @@ def eval_(
     old: str | None,
     new: tuple[str, ...],
     reference: tuple[str, ...],
+    candidate: str | None,
     query_map: Path | None,
     gallery_map: Path | None,
     side: tuple[str, ...],
@@ -187,6 +189,7 @@ def eval_(
     request = EvalRequest(
         old=old,
         generations=sets,
+        candidate=candidate,
         query_map=query_map,
         gallery_map=gallery_map,
         side=side,

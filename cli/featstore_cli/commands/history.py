@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import rich_click as click
+from rich.markup import escape
 
 from featstore_cli.options import examples, json_option, store_option
 from featstore_cli.render import amount, out, print_json
@@ -33,6 +34,8 @@ def log(store: Store, what: str, as_json: bool) -> None:
     for version in versions:
         tags = f" [cyan]{' '.join(version.tags)}[/]" if version.tags else ""
         out.print(f"[bold]{what}@{version.number}[/]  {version.created}  {amount(version.rows, 'rows')}{tags}")
+        for move in version.moves:
+            out.print(f"    [cyan]{move.tag}[/] {move.created}  {escape(move.note or '')}")
         made = [f"{key} {value}" for key, value in version.provenance.items() if isinstance(value, str | int)]
         out.print(f"    [dim]{', '.join(part for part in made if len(part) <= _SHOWN)}[/]")
 

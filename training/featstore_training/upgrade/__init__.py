@@ -1,5 +1,27 @@
 """Bringing an upgrade to the gallery: partial backfill, versions that are promoted and rolled back, and the plan."""
 
 from featstore_training.upgrade.backfill import BackfillReport, backfill_order, run_backfill
+from featstore_training.upgrade.promotion import (
+    LIVE,
+    GateReport,
+    Promotion,
+    UpgradePath,
+    UpgradeReport,
+    promote,
+    rollback,
+    run_upgrade,
+)
 
-__all__ = ["BackfillReport", "backfill_order", "run_backfill"]
+__all__ = [
+    "LIVE",
+    "BackfillReport",
+    "GateReport",
+    "Promotion",
+    "UpgradePath",
+    "UpgradeReport",
+    "backfill_order",
+    "promote",
+    "rollback",
+    "run_backfill",
+    "run_upgrade",
+]

@@ -219,7 +219,7 @@ def _report(
         encoded=new.encoded,
         lacking=choice.lacking,
         order=order,
-        bytes_written=0 if written.cached else made.rows * made.width * made.dtype.itemsize,
+        bytes_written=written.bytes_written,
         seconds=seconds,
         cached=written.cached,
     )

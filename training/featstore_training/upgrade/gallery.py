@@ -43,11 +43,13 @@ class Written:
     Attributes:
         features: The set at its new version.
         replaced: Rows that have their new feature.
+        bytes_written: Bytes of features that this call published; rows that an earlier version holds are listed again.
         cached: The newest version was this very gallery already.
     """
 
     features: FeatureSet
     replaced: int
+    bytes_written: int
     cached: bool
 
 
@@ -139,6 +141,8 @@ def write_gallery(
         rows=base.rows,
         source=source,
     )
+    row_bytes = job.width * job.dtype.itemsize
+    written = row_bytes * sum(stop - start for start, stop in map(job.shard_range, job.pending()))
     status = _fill(job, base, new, chosen, progress)
     valid = status == RowStatus.VALID
     replaced = chosen if new is None or new.sure else _taken(job, base, chosen)
@@ -147,7 +151,7 @@ def write_gallery(
     counted = {"rows backfilled": int(replaced.sum()), **provenance} if new is not None else provenance
     made = commit_replacement(store, job, counted, **mixed)
     features = store.features(f"{target.key}@{made.number}")
-    return Written(features, int(replaced.sum()), before is not None and before.version == made.number)
+    return Written(features, int(replaced.sum()), written, before is not None and before.version == made.number)
 
 
 def _parts(base: BaseRows, new: NewRows | None, chosen: NDArray[np.bool_]) -> tuple[Space, ...]:
