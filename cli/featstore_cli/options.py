@@ -14,9 +14,22 @@ import rich_click as click
 if TYPE_CHECKING:
     from datetime import timedelta
 
+    from featstore.progress import Progress
+    from featstore.ranks import Rank
     from featstore.store import Store
 
-__all__ = ["examples", "json_option", "pairs", "period", "share", "store_option", "typed", "where_option"]
+__all__ = [
+    "examples",
+    "json_option",
+    "pairs",
+    "period",
+    "rank_of",
+    "rank_option",
+    "share",
+    "store_option",
+    "typed",
+    "where_option",
+]
 
 
 def store_option(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -54,6 +67,25 @@ def examples(*lines: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
 def json_option(command: Callable[..., Any]) -> Callable[..., Any]:
     """`--json`, passed as `as_json`."""
     return click.option("--json", "as_json", is_flag=True, help="Print the result as JSON on stdout.")(command)
+
+
+def rank_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    """`--rank`, passed as text; `rank_of` reads it."""
+    return click.option(
+        "--rank", metavar="I/N", help="Take every N-th shard from the I-th on; default: as the launcher says."
+    )(command)
+
+
+def rank_of(text: str | None, progress: Progress) -> Rank:
+    """The rank that was asked for, or that of the launcher's environment, which is said."""
+    from featstore.ranks import parse_rank, rank_here
+
+    if text is not None:
+        return parse_rank(text)
+    rank = rank_here()
+    if rank.count > 1:
+        progress.note(f"this is {rank} by its environment; --rank 0/1 works alone")
+    return rank
 
 
 def where_option(name: str = "--where", *, help_text: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:

@@ -94,7 +94,7 @@ def encode_rows(
             usable = {k for k in np.flatnonzero(same).tolist() if k not in inputs.failures}
             prepared = prepare(inputs, {output.preparation: usable})
             positions, arrays = prepared.arrays(output.preparation, usable)
-            done, features, _ = encode_isolated(output.encoder, positions, arrays)
+            done, features, _ = encode_isolated(output.encoder, positions, arrays, output.room)
             at = first + np.asarray(done, dtype=np.int64)
             out[at] = features
             digests[at] = inputs.digests[done]

@@ -77,11 +77,11 @@ def begin(store: Store, request: ExtractRequest, progress: Progress) -> Begun:
     return Begun(source, wanted, outputs, listing, exists, unfinished, sample)
 
 
-def processes_for(workers: int | None, rows: int, rate: float | None) -> int:
-    """How many processes shall work: as many as asked for, else one a core, fewer where the work would not pay for them."""
-    if workers is not None:
-        return workers
-    cores = len(os.sched_getaffinity(0))
+def processes_for(request: ExtractRequest, rows: int, rate: float | None) -> int:
+    """How many processes of this rank shall work: as many as asked for, else one a core, fewer for little work."""
+    if request.workers is not None:
+        return request.workers
+    cores = max(1, len(os.sched_getaffinity(0)) // request.rank.local)
     return cores if rate is None else min(cores, max(1, int(rows / rate / _WORTH_SECONDS)))
 
 

@@ -111,7 +111,7 @@ def measure_drift(store: Store, features: FeatureSet, output: Output) -> Drift |
     with single_thread():
         prepared = prepare(inputs, {output.preparation: everything})
         positions, arrays = prepared.arrays(output.preparation, everything)
-        done, made, refused = encode_isolated(output.encoder, positions, arrays)
+        done, made, refused = encode_isolated(output.encoder, positions, arrays, output.room)
     failures = {**prepared.failed(output.preparation, everything), **refused}
     stored = features.gather([kept[k].row for k in done])
     cosines = _cosines(stored.astype(np.float64), made.astype(np.float64))

@@ -104,9 +104,9 @@ def plan_extraction(
     begun = begin(store, request, progress)
     sets, missing = _missing(store, request, begun)
     written = sum(item.bytes for item in sets.values())
-    ranks = 1
+    ranks = request.rank.count
     stages, copied, seconds, rate = Stages(), 0, None, None
-    processes = processes_for(request.workers, -(-missing // ranks), begun.rate)
+    processes = processes_for(request, -(-missing // ranks), begun.rate)
     if begun.sample is not None and missing:
         stages = begun.sample.stages
         stages.seconds["write"] = _write_seconds(store, written) / missing * begun.sample.images

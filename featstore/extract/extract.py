@@ -35,6 +35,7 @@ class _Done:
     rows_of_set: Counter[str] = field(default_factory=Counter)
     copied: dict[str, Counter[str]] = field(default_factory=dict)
     spared: int = 0
+    left: dict[str, int] = field(default_factory=dict)
     stages: Stages = field(default_factory=Stages)
     seconds: float = 0.0
     interrupted: bool = False
@@ -65,11 +66,13 @@ def extract(store: Store, request: ExtractRequest, progress: Progress = SILENT) 
         _fill(store, request, begun, store.dataset(request.dataset), done, progress)
     if begun.listing.new and done.interrupted:
         raise KeyboardInterrupt
-    if begun.listing.new:
+    if begun.listing.new and any(done.left.values()):
+        progress.note(f"{len(begun.listing.new)} new images wait for the other ranks; run the same command again then")
+    elif begun.listing.new:
         dataset = add_rows(store, begun.source, request.dataset, begun.listing)
         _fill(store, request, begun, dataset, done, progress)
     if request.canary:
-        for name in begun.wanted:
+        for name in begun.wanted.keys() - {name for name, left in done.left.items() if left}:
             keep_canary(store, begun.source, f"{request.dataset}/{name}", inputs=request.canary)
     return _report(store, request.dataset, begun.wanted, begun.listing, done, time.perf_counter() - began)
 
@@ -78,12 +81,12 @@ def _fill(
     store: Store, request: ExtractRequest, begun: Begun, dataset: Dataset, done: _Done, progress: Progress
 ) -> None:
     """Bring every set up to the dataset's rows."""
-    most = processes_for(request.workers, dataset.rows, None)
+    most = processes_for(request, dataset.rows, None) * request.rank.count
     jobs = plan_jobs(store, dataset, begun.outputs, dtype=request.dtype, rate=begun.rate, workers=most)
     for job in jobs.values():
         job.tell_of_others(progress)
-    units, finished = units_of(list(jobs.values()))
-    pending = _pending_rows(jobs)
+    units, finished = units_of(list(jobs.values()), request.rank)
+    pending = _pending_rows(jobs, units)
     total = finished + sum(unit.rows for unit in units)
     progress.start(f"extract {dataset.name}", total, "images", done=finished)
     began = time.perf_counter()
@@ -97,7 +100,7 @@ def _fill(
             batch=request.batch,
             zero_rows=request.zero_rows,
         )
-        workers = processes_for(request.workers, sum(unit.rows for unit in units), begun.rate)
+        workers = processes_for(request, sum(unit.rows for unit in units), begun.rate)
         ledger = Ledger(len(units), request.max_failures, progress)
         done.interrupted = _run(
             work, [begun.outputs[name] for name in jobs], units, min(workers, len(units)), ledger, progress
@@ -107,6 +110,10 @@ def _fill(
         for number, name in enumerate(jobs):
             done.copied.setdefault(name, Counter()).update(ledger.copied(number))
     for name, job in jobs.items():
+        done.rows_of_set[name] += pending[name]
+        done.left[name] = _rows_of(job, job.pending())
+        if done.left[name]:
+            continue  # other ranks have shards to finish; whoever is last commits
         job.commit(
             {
                 "made by": "extract",
@@ -115,7 +122,6 @@ def _fill(
                 "featstore": featstore.__version__,
             }
         )
-        done.rows_of_set[name] += pending[name]
     done.spans += [(unit.start, unit.stop) for unit in units]
     done.seconds += time.perf_counter() - began
 
@@ -132,12 +138,17 @@ def _run(
         return stop.requested
 
 
-def _pending_rows(jobs: Mapping[str, FeatureJob]) -> dict[str, int]:
+def _pending_rows(jobs: Mapping[str, FeatureJob], units: list[Unit]) -> dict[str, int]:
+    """Rows that the units will add to each set."""
     counts = {}
-    for name, job in jobs.items():
-        spans = [job.shard_range(shard) for shard in job.pending()]
-        counts[name] = sum(stop - start for start, stop in spans)
+    for number, (name, job) in enumerate(jobs.items()):
+        mine = {shard for unit in units for owner, shard in unit.shards if owner == number}
+        counts[name] = _rows_of(job, mine & set(job.pending()))
     return counts
+
+
+def _rows_of(job: FeatureJob, shards: Iterable[int]) -> int:
+    return sum(stop - start for start, stop in map(job.shard_range, shards))
 
 
 def _report(
@@ -150,27 +161,31 @@ def _report(
     failed = np.zeros(dataset.rows, dtype=bool)
     sets = {}
     for name in wanted:
-        features = store.features(f"{dataset.name}/{name}")
-        bad = features.status() == RowStatus.FAILED
-        failed[: features.rows] |= bad
-        new = done.rows_of_set[name]
+        key = f"{dataset.name}/{name}"
+        features = store.features(key) if store.has_features(key) else None
+        bad = np.zeros(0, dtype=bool) if features is None else features.status() == RowStatus.FAILED
+        failed[: len(bad)] |= bad
+        new, left = done.rows_of_set[name], done.left.get(name, 0)
         copied = dict(done.copied.get(name, {}))
         sets[name] = SetReport(
-            ref=features.ref,
-            rows=features.rows,
+            ref=features.ref if features else key,
+            rows=features.rows if features else 0,
             failed=int(bad.sum()),
             encoded=new - sum(copied.values()),
             copied=copied,
-            cached=features.rows - new,
+            cached=dataset.rows - new - left,
+            left=left,
         )
     encoded = int(touched.sum()) - done.spared
+    left = max((item.left for item in sets.values()), default=0)
     return ExtractReport(
         dataset=f"{dataset.name}@{dataset.version}",
         images=dataset.rows,
         encoded=encoded,
         copied=done.spared,
-        cached=dataset.rows - encoded - done.spared,
+        cached=dataset.rows - encoded - done.spared - left,
         failed=int(failed.sum()),
+        left=left,
         skipped=listing.skipped_in_all,
         changed=listing.changed,
         vanished=listing.vanished,

@@ -14,6 +14,7 @@ from featstore.extract.isolate import encode_isolated
 from featstore.extract.outputs import Output
 from featstore.extract.process import single_thread
 from featstore.extract.stages import Stages
+from featstore.ranks import Rank
 from featstore.sources import Place, Source
 from featstore.spaces import require_same
 from featstore.store import Dataset, FeatureJob, Store, plan_shard_rows
@@ -160,8 +161,8 @@ def plan_jobs(
     return jobs
 
 
-def units_of(jobs: list[FeatureJob]) -> tuple[list[Unit], int]:
-    """The work that is left, in row order, and how many rows of all units are done already."""
+def units_of(jobs: list[FeatureJob], rank: Rank) -> tuple[list[Unit], int]:
+    """The work that is left for a rank, in row order, and how many rows of its units are done already."""
     together: dict[tuple[int, int], list[tuple[int, int]]] = {}
     pending: set[tuple[int, int]] = set()
     for number, job in enumerate(jobs):
@@ -171,5 +172,7 @@ def units_of(jobs: list[FeatureJob]) -> tuple[list[Unit], int]:
             together.setdefault(span, []).append((number, shard))
             if shard in left:
                 pending.add(span)
-    units = [Unit(*span, tuple(shards)) for span, shards in sorted(together.items()) if span in pending]
-    return units, sum(stop - start for start, stop in together) - sum(unit.rows for unit in units)
+    # counted among all, finished or not, so that ranks that begin at different times divide them alike
+    mine = [span for number, span in enumerate(sorted(together)) if rank.owns(number)]
+    units = [Unit(*span, tuple(together[span])) for span in mine if span in pending]
+    return units, sum(stop - start for start, stop in mine) - sum(unit.rows for unit in units)

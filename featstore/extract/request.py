@@ -8,6 +8,7 @@ from pydantic import BaseModel, Field
 
 from featstore.encoders.augment import Augment
 from featstore.extract.stages import Stage, StageReport
+from featstore.ranks import ALONE, Rank
 from featstore.store.policies import ZeroRows
 from featstore.strict import Strict
 
@@ -30,6 +31,7 @@ class ExtractRequest(Strict):
         views: So many augmented views of every image are encoded besides the image as it is, each into a set of its own.
         view_seed: What they are drawn from, together with the images' ids.
         augment: What may change in a view.
+        rank: Which of several independent processes this is; each takes every n-th shard, and the last one commits.
         canary: So many of the images, at most, are kept in the store with each set, for `doctor` to encode them again.
     """
 
@@ -46,6 +48,7 @@ class ExtractRequest(Strict):
     views: int = Field(default=0, ge=0, le=64)
     view_seed: int = Field(default=0, ge=0)
     augment: Augment = Field(default_factory=Augment)
+    rank: Rank = ALONE
     canary: int = Field(default=16, ge=0, le=256)
 
 
@@ -53,12 +56,13 @@ class SetReport(BaseModel):
     """One feature set after an extraction.
 
     Attributes:
-        ref: `DATASET/NAME@version`.
+        ref: `DATASET/NAME@version`; without the version while it has none.
         rows: Rows it covers.
         failed: Rows among them without a feature.
         encoded: Rows this run computed (valid and failed).
         copied: Rows this run copied from sets of the same space, by the name of the set.
         cached: Rows that were there before.
+        left: Rows that other ranks have not finished yet; until then none of the new ones is covered.
     """
 
     ref: str
@@ -67,6 +71,7 @@ class SetReport(BaseModel):
     encoded: int
     copied: dict[str, int]
     cached: int
+    left: int
 
 
 class ExtractReport(BaseModel):
@@ -79,6 +84,7 @@ class ExtractReport(BaseModel):
         copied: Images this run did not need to decode: the store had the features of the same bytes for every model.
         cached: Images whose features were all there before.
         failed: Images that lack a feature in at least one set, from this run or an earlier one.
+        left: Images that other ranks have not finished yet.
         skipped: Entries of the source that are not read (links that lead out, unreadable folders).
         changed: Images whose file changed since the dataset was committed; their features are those of the old content.
         vanished: Rows of the dataset that are not in the source any more.
@@ -97,6 +103,7 @@ class ExtractReport(BaseModel):
     copied: int
     cached: int
     failed: int
+    left: int
     skipped: int
     changed: int
     vanished: int

@@ -18,6 +18,7 @@ from featstore.maps.folder import LearnedMap, load_map
 from featstore.maps.modules import FeatureMap
 from featstore.maps.uncertainty import uncertainty_name, uncertainty_run
 from featstore.progress import SILENT, Progress
+from featstore.ranks import ALONE, Rank
 from featstore.store import (
     FeatureJob,
     FeatureSet,
@@ -49,6 +50,7 @@ class ApplyReport:
         invalid: Rows that have none, because the source has none.
         seconds: Wall time.
         cached: Whether there was nothing to do.
+        left: Rows that other ranks have not mapped yet; while there are any, `set` has no version and counts no rows.
         uncertainty: Reference of the set that holds each row's uncertainty; None for a map that knows none.
     """
 
@@ -58,6 +60,7 @@ class ApplyReport:
     invalid: int
     seconds: float
     cached: bool
+    left: int = 0
     uncertainty: str | None = None
 
 
@@ -69,6 +72,7 @@ def apply_map(
     *,
     side: Sequence[str] = (),
     dtype: DTypeLike | None = None,
+    rank: Rank = ALONE,
     progress: Progress = SILENT,
 ) -> ApplyReport:
     """Map every row of a feature set into another set of the same dataset.
@@ -85,6 +89,7 @@ def apply_map(
         as_: The target, `DATASET/NAME` with the source's dataset.
         side: The side-information that the map takes, in the order it was trained with.
         dtype: Stored dtype; float32 unless given. A target that was begun keeps its own.
+        rank: Which of several independent processes this is; each maps every n-th shard, and the last one commits.
         progress: Who listens.
 
     Raises:
@@ -110,13 +115,24 @@ def apply_map(
         target.name,
         learned.space,
         chosen,
-        shard_rows=plan_shard_rows(rows, learned.space.width * chosen.itemsize),
+        shard_rows=plan_shard_rows(rows, learned.space.width * chosen.itemsize, workers=rank.count),
         source=", ".join(f"{item.ref} {item.record.uuid}" for item in (source, *sides)),
         rows=rows,
     )
     if job is not None:
         job.tell_of_others(progress)
-        _fill(job, learned.module, source, sides, progress)
+        _fill(job, learned.module, source, sides, rank, progress)
+        left = sum(stop - start for start, stop in map(job.shard_range, job.pending()))
+        if left:
+            return ApplyReport(
+                set=target.key,
+                source=source.ref,
+                rows=0,
+                invalid=0,
+                seconds=time.monotonic() - began,
+                cached=False,
+                left=left,
+            )
         job.commit(
             {
                 "apply": learned.space.name,
@@ -186,11 +202,16 @@ def _check_made_from(store: Store, existing: FeatureSet, source: FeatureSet, mad
 
 
 def _fill(
-    job: FeatureJob, module: FeatureMap, source: FeatureSet, sides: Sequence[FeatureSet], progress: Progress
+    job: FeatureJob,
+    module: FeatureMap,
+    source: FeatureSet,
+    sides: Sequence[FeatureSet],
+    rank: Rank,
+    progress: Progress,
 ) -> None:
-    pending = job.pending()
-    todo = sum(stop - start for start, stop in map(job.shard_range, pending))
-    rows = job.stop - job.start
+    mine = [shard for shard in range(job.n_shards) if rank.owns(shard)]
+    pending = sorted(set(mine) & set(job.pending()))
+    rows, todo = (sum(stop - start for start, stop in map(job.shard_range, shards)) for shards in (mine, pending))
     progress.start(f"mapping {source.name} to {job.name}", rows, "rows", done=rows - todo)
     if not pending:
         return

@@ -9,6 +9,7 @@ import torch
 import featstore.maps.apply as apply_module
 from featstore.errors import AlreadyExistsError, NonFiniteError, SpaceMismatchError, UsageError
 from featstore.maps import LinearConfig, MlpConfig, apply_map, build_map, load_map, save_map
+from featstore.ranks import Rank
 from featstore.spaces import Space
 from featstore.store import NewRows, RowFailure, RowStatus, Store, collect_garbage, compact
 
@@ -230,3 +231,19 @@ def test_dtype(store, tmp_path):
     large = trained(tmp_path / "large", LinearConfig(normalise=False), scale=1e6)
     with pytest.raises(NonFiniteError, match="--dtype float32"):
         apply_map(store, large, "d/old", "d/large", dtype="float16")
+
+
+def test_ranks_map_what_one_process_maps(store, tmp_path):
+    fill(store, "source", values_of(ROWS))
+    run = trained(tmp_path / "run")
+    alone = store.features(apply_map(store, run, "d/source", "d/alone").set)
+    second = apply_map(store, run, "d/source", "d/mapped", rank=Rank(1, 2))
+    assert (second.set, second.rows, second.cached) == ("d/mapped", 0, False)
+    assert 0 < second.left < ROWS
+    assert not store.has_features("d/mapped")
+    last = apply_map(store, run, "d/source", "d/mapped", rank=Rank(0, 2))
+    assert (last.left, last.rows) == (0, ROWS)
+    mapped = store.features("d/mapped")
+    np.testing.assert_allclose(mapped.gather(range(ROWS)), alone.gather(range(ROWS)), rtol=1e-5, atol=1e-6)
+    np.testing.assert_array_equal(mapped.input_digests(), alone.input_digests())
+    assert apply_map(store, run, "d/source", "d/mapped", rank=Rank(1, 2)).cached

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import rich_click as click
 
-from featstore_cli.options import examples, json_option, store_option
+from featstore_cli.options import examples, json_option, rank_of, rank_option, store_option
 from featstore_cli.render import amount, duration, out, print_json, progress
 
 if TYPE_CHECKING:
@@ -23,10 +23,13 @@ if TYPE_CHECKING:
 @click.option(
     "--dtype", type=click.Choice(["float16", "float32"]), default="float32", show_default=True, help="Stored type."
 )
+@rank_option
 @json_option
 @store_option
 @examples("featstore apply runs/odpp cars/new --as cars/odpp")
-def apply(store: Store, run: Path, set_: str, side: tuple[str, ...], as_: str, dtype: str, as_json: bool) -> None:
+def apply(
+    store: Store, run: Path, set_: str, side: tuple[str, ...], as_: str, dtype: str, rank: str | None, as_json: bool
+) -> None:
     """Map a cached feature set into another one.
 
     RUN is a folder that `featstore train` wrote; SET must lie in the space it was trained on. The gallery streams through
@@ -35,9 +38,14 @@ def apply(store: Store, run: Path, set_: str, side: tuple[str, ...], as_: str, d
     from featstore.maps import apply_map
 
     with progress() as listener:
-        report = apply_map(store, run, set_, as_, side=side, dtype=dtype, progress=listener)
+        report = apply_map(
+            store, run, set_, as_, side=side, dtype=dtype, rank=rank_of(rank, listener), progress=listener
+        )
     if as_json:
         print_json(asdict(report))
+        return
+    if report.left:
+        out.print(f"{amount(report.left, 'rows')} of {report.set} are left to other ranks; the last one commits")
         return
     rate = f"{duration(report.seconds)}, {report.rows / max(report.seconds, 1e-9):,.0f} rows/s"
     out.print(
