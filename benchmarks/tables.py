@@ -66,31 +66,23 @@ class Results:
         folder: Of the ground.
         methods: Which rows.
         chosen: Which queries count.
-        seeds: Only these; None for all that a method has.
     """
 
-    def __init__(
-        self,
-        folder: Path,
-        methods: Iterable[str],
-        chosen: Chosen | None = None,
-        *,
-        seeds: tuple[int, ...] | None = None,
-    ) -> None:
+    def __init__(self, folder: Path, methods: Iterable[str], chosen: Chosen | None = None) -> None:
         self.folder = folder
-        self.seeds = {method: own for method in methods if (own := seeds or seeds_of(folder, method))}
-        self._of: dict[tuple[int, ...], Resampled] = {}
-        for which in set(self.seeds.values()):
-            having = [m for m, own in self.seeds.items() if set(which) <= set(own)]
-            if found := _resampled(folder, having, which, chosen):
-                self._of[which] = found
+        self.seeds = {method: seeds for method in methods if (seeds := seeds_of(folder, method))}
+        self._chosen = chosen
+        self._of: dict[tuple[int, ...], Resampled | None] = {}
 
-    def of(self, method: str, other: str | None = None) -> Resampled | None:
-        """Means of a method's seeds, those of another among them if it has the same; None without any."""
-        if method not in self.seeds:
+    def of(self, *methods: str) -> Resampled | None:
+        """Means over the seeds that all of these methods have; None without any."""
+        if not self.seeds.keys() >= set(methods):
             return None
-        found = self._of.get(self.seeds[method])
-        return None if found and other and not found.has(Column(other, f"self {METRIC}")) else found
+        shared = tuple(sorted(set.intersection(*(set(self.seeds[method]) for method in methods))))
+        if shared not in self._of:
+            having = [method for method, own in self.seeds.items() if set(shared) <= set(own)]
+            self._of[shared] = _resampled(self.folder, having, shared, self._chosen) if shared else None
+        return self._of[shared]
 
     def width(self, method: str) -> int:
         """Of the method's new features."""
