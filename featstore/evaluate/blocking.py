@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import dataclass
 
 from featstore.errors import UsageError
 
-__all__ = ["DEFAULT_BLOCKING", "DEFAULT_MAX_MEMORY", "Blocking", "parse_memory"]
+__all__ = ["DEFAULT_BLOCKING", "DEFAULT_MAX_MEMORY", "Blocking", "parse_memory", "thread_count"]
 
 _UNITS = {"": 1, "k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40}
 _LEAST_STATE = 16 * 2**20
@@ -41,8 +42,8 @@ class Blocking:
         Raises:
             UsageError: That is not enough for one block.
         """
-        # A block is there as it was read and as float32, beside its scores.
-        block = 4 * _GALLERY_ROWS * (2 * width + _TILE_QUERIES)
+        # A block is there as float32, beside its scores, and the next one as it was read and as float32.
+        block = 4 * _GALLERY_ROWS * (3 * width + _TILE_QUERIES)
         free = max_memory // workers - block
         if free < _LEAST_STATE:
             need = -(-(block + _LEAST_STATE) * workers // 2**20)
@@ -57,6 +58,14 @@ class Blocking:
 
 
 DEFAULT_BLOCKING = Blocking()
+
+
+def thread_count() -> int:
+    """Threads to work in: what OMP_NUM_THREADS says, as for the GEMM, or all processors this process may use."""
+    wanted = os.environ.get("OMP_NUM_THREADS", "").split(",")[0]
+    if wanted.isdecimal():
+        return max(int(wanted), 1)
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def parse_memory(text: str) -> int:

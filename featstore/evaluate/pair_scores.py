@@ -11,14 +11,14 @@ and counts depend on the rows' values alone, not on the sample or on how the wor
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from itertools import pairwise
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from featstore.evaluate.blocking import DEFAULT_BLOCKING, Blocking
+from featstore.evaluate.blocking import DEFAULT_BLOCKING, Blocking, thread_count
 from featstore.evaluate.order_statistics import Order, StreamedScores, Window
-from featstore.evaluate.ranks import thread_count
 from featstore.evaluate.scores import canonical_scores, score_error_bound
 from featstore.evaluate.vectors import PreparedRows
 from featstore.progress import SILENT, Progress
@@ -226,8 +226,8 @@ class PairScores:
         with ThreadPoolExecutor(threads) as pool:
             for tile, part, block in self._negatives("thresholds"):
                 cuts = [len(tile) * number // threads for number in range(threads + 1)]
-                for found in pool.map(lambda ends, tile=tile: counted.collect(tile, *ends), pairwise(cuts)):
-                    counted.add(found.cells, canonical_scores(part, block, found.queries, found.rows))
+                for cells, scores in pool.map(partial(_collected, counted, tile, part, block), pairwise(cuts)):
+                    counted.add(cells, scores)
         return counted
 
     def _negatives(self, what: str) -> Iterator[tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]]:
@@ -258,6 +258,18 @@ class PairScores:
                         kernels.mask_tile(tile, first_row, *listed)
                     yield tile, part, block
                 self._progress.advance(len(block))
+
+
+def _collected(
+    counted: StreamedScores,
+    tile: NDArray[np.float32],
+    query: NDArray[np.float32],
+    gallery: NDArray[np.float32],
+    lines: tuple[int, int],
+) -> tuple[NDArray[np.int32], NDArray[np.float64]]:
+    """The counts of some lines of a tile, and the canonical scores of the pairs in windows."""
+    found = counted.collect(tile, *lines)
+    return found.cells, canonical_scores(query, gallery, found.queries, found.rows)
 
 
 def _parts(start: int, stop: int, size: int) -> list[tuple[int, int]]:

@@ -14,7 +14,6 @@ Q queries, G gallery rows, D width, P positives of all queries together.
 
 from __future__ import annotations
 
-import os
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from typing import TYPE_CHECKING
@@ -22,7 +21,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from featstore.errors import AlignmentError, FeatstoreError
-from featstore.evaluate.blocking import DEFAULT_BLOCKING, Blocking
+from featstore.evaluate.blocking import DEFAULT_BLOCKING, Blocking, thread_count
 from featstore.evaluate.counts import RankCounts
 from featstore.evaluate.scores import is_exact, score_error_bound
 from featstore.evaluate.vectors import PreparedRows
@@ -279,14 +278,6 @@ def ranked_blocks(
 def cell_count(most_positives: int) -> int:
     """Cells per query: a power of two with 16 cells or more for each positive, at most what a close cache holds (32 KiB)."""
     return min(max(1 << (16 * most_positives).bit_length(), 1024), 8192)
-
-
-def thread_count() -> int:
-    """Threads for counting: what OMP_NUM_THREADS says, as for the GEMM, or all processors this process may use."""
-    wanted = os.environ.get("OMP_NUM_THREADS", "").split(",")[0]
-    if wanted.isdecimal():
-        return max(int(wanted), 1)
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _query_blocks(n_positives: NDArray[np.int64], width: int, state_bytes: int) -> Iterator[tuple[int, int]]:

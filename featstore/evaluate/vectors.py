@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
 from featstore.errors import AlignmentError, BadInputError
+from featstore.evaluate.blocking import thread_count
 from featstore.evaluate.scores import UNIT_NORM, prepare
 
 if TYPE_CHECKING:
@@ -254,10 +256,24 @@ class PreparedRows:
         return self._read(start, stop) if self._whole is None else self._whole[start:stop]
 
     def blocks(self, size: int, start: int = 0, stop: int | None = None) -> Iterator[tuple[int, NDArray[np.float32]]]:
-        """The rows [start, stop) as (first row, block of at most `size` rows)."""
+        """The rows [start, stop) as (first row, block of at most `size` rows).
+
+        With several threads, a block is prepared while the one before it is used. Rows are read in the caller's thread.
+        """
         end = self.rows if stop is None else stop
-        for first in range(start, end, size):
-            yield first, self.block(first, min(first + size, end))
+        parts = [(first, min(first + size, end)) for first in range(start, end, size)]
+        if self._whole is not None or thread_count() == 1:
+            for first, last in parts:
+                yield first, self.block(first, last)
+            return
+        with ThreadPoolExecutor(1) as pool:
+            coming = None
+            for first, last in [*parts, (end, end)]:
+                ready = coming
+                if first < end:
+                    coming = first, pool.submit(self._prepared, first, self._vectors.read(first, last))
+                if ready is not None:
+                    yield ready[0], ready[1].result()
 
     def largest_norm(self) -> float:
         """The largest norm of the rows that were read so far; for cosines the same for all rows."""
@@ -273,7 +289,9 @@ class PreparedRows:
         return self._norm
 
     def _read(self, start: int, stop: int) -> NDArray[np.float32]:
-        raw = self._vectors.read(start, stop)
+        return self._prepared(start, self._vectors.read(start, stop))
+
+    def _prepared(self, start: int, raw: NDArray[np.floating]) -> NDArray[np.float32]:
         rows, norm = prepare(
             raw, self._kind, self._side, what=str(self._vectors), first_row=start, names=self._vectors.names
         )

@@ -199,10 +199,24 @@ def test_many_rows_in_float16_and_several_threads_equal_sorting(monkeypatch):
     gallery = (rng.normal(size=(20, 24))[labels] + 1.5 * rng.normal(size=(900, 24))).astype(np.float16)
     gallery[450:] = gallery[:450]  # every score ties with its twin's
     problem = gallery[:60], gallery, labels[:60], labels, np.arange(60)
-    found, expected = evaluated(problem, Blocking(gallery_rows=128, tile_queries=16)), by_sorting(*problem)
+    expected = by_sorting(*problem)
+    for keep in (0, 1 << 20):
+        found = evaluated(problem, Blocking(gallery_rows=128, tile_queries=16, keep_bytes=keep))
+        for name in METRICS:
+            np.testing.assert_allclose(found.values[name], expected[name], rtol=1e-12, err_msg=name)
+        assert found.tied.all()
+
+
+def test_more_scores_in_one_place_than_a_counter_of_16_bits_holds():
+    n = 80_000
+    gallery = np.empty((n, 2), np.float32)
+    gallery[0::2], gallery[1::2] = [1, 0.3], [1, 0.6]  # ties with an answer, and one place between two of them
+    labels = np.where(np.arange(n) % 20_000, -1, 0)
+    gallery[[0, 40_000]] = [1, 0.9]
+    problem = np.array([[1.0, 0.0]], np.float32), gallery, np.zeros(1, int), labels, np.array([-1])
+    found, expected = evaluated(problem, Blocking(gallery_rows=n)), by_sorting(*problem)
     for name in METRICS:
         np.testing.assert_allclose(found.values[name], expected[name], rtol=1e-12, err_msg=name)
-    assert found.tied.all()
 
 
 def test_workers_change_nothing():
