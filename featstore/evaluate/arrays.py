@@ -59,6 +59,30 @@ class PerQuery:
     thresholds: dict[str, float] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
 
+    @classmethod
+    def of_thresholds(
+        cls,
+        values: dict[str, NDArray[np.float64]],
+        n_positives: NDArray[np.int64],
+        *,
+        width: int,
+        thresholds: dict[str, float],
+        warnings: Sequence[str],
+    ) -> PerQuery:
+        """Values of metrics that accept scores by a threshold, which no order of ties changes."""
+        return cls(
+            values=values,
+            lowest=values,
+            highest=values,
+            expected_map=np.full(len(n_positives), np.nan),
+            n_positives=n_positives,
+            tied=np.zeros(len(n_positives), bool),
+            counted=n_positives > 0,
+            width=width,
+            thresholds=thresholds,
+            warnings=tuple(warnings),
+        )
+
     @property
     def valid(self) -> NDArray[np.bool_]:
         """Queries that means are taken over, bool [Q]."""

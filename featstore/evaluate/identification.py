@@ -15,7 +15,7 @@ import numpy as np
 from featstore.errors import UsageError
 from featstore.evaluate.arrays import PerQuery
 from featstore.evaluate.blocking import DEFAULT_BLOCKING, Blocking
-from featstore.evaluate.metrics import metric_info, metric_rate
+from featstore.evaluate.metrics import metric_rate, require_measure
 from featstore.evaluate.neighbours import top_k
 from featstore.evaluate.ranks import ranked_blocks
 from featstore.progress import SILENT, Progress
@@ -61,11 +61,7 @@ def identify(
         UsageError: A metric of something else, or no mated or no non-mated probe.
         NonFiniteError: A row cannot be scored.
     """
-    for name in metrics:
-        if metric_info(name)[0].measure != "identification":
-            raise UsageError(
-                f"'{name}' is not a metric of searches", hint="identification measures tpir@fpir=0.01 and the like"
-            )
+    require_measure(metrics, "identification")
     n_positives = relevance.n_positives()
     mated = n_positives > 0
     if mated.all() or not mated.any():
@@ -102,18 +98,7 @@ def identify(
         refused = highest[allowed] if allowed < len(strangers) else _LOWEST
         thresholds[name] = float(np.nextafter(refused, np.inf))
         values[name] = np.where(mated, first & (score >= thresholds[name]), np.nan)
-    return PerQuery(
-        values=values,
-        lowest=values,
-        highest=values,
-        expected_map=np.full(len(mated), np.nan),
-        n_positives=n_positives,
-        tied=np.zeros(len(mated), bool),
-        counted=mated,
-        width=query.width,
-        thresholds=thresholds,
-        warnings=tuple(warnings),
-    )
+    return PerQuery.of_thresholds(values, n_positives, width=query.width, thresholds=thresholds, warnings=warnings)
 
 
 class _Some:

@@ -18,11 +18,22 @@ import numpy as np
 from featstore.errors import UnknownNameError, UsageError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
 
     from featstore.evaluate.counts import RankCounts, TieOrder
 
-__all__ = ["METRICS", "Measure", "MetricInfo", "Ranking", "metric_info", "metric_rate", "metric_values"]
+__all__ = [
+    "METRICS",
+    "Measure",
+    "MetricInfo",
+    "Ranking",
+    "metric_info",
+    "metric_rate",
+    "metric_values",
+    "require_measure",
+]
 
 Measure = Literal["ranking", "verification", "identification"]
 
@@ -267,6 +278,19 @@ def metric_info(name: str) -> tuple[MetricInfo, int]:
         metric_rate(name)
         return METRICS[f"{family}@{rate}=x{colon}{convention}"], 0
     raise UnknownNameError("metric", name, METRICS)
+
+
+def require_measure(names: Sequence[str], measure: Measure) -> None:
+    """Refuse metrics of another kind of measurement.
+
+    Raises:
+        UnknownNameError: A metric nobody knows.
+        UsageError: It is measured on something else.
+    """
+    for name in names:
+        if metric_info(name)[0].measure != measure:
+            known = ", ".join(known for known, info in METRICS.items() if info.measure == measure)
+            raise UsageError(f"'{name}' is no metric of {measure}", hint=f"{measure} measures {known}")
 
 
 def metric_rate(name: str) -> Fraction:

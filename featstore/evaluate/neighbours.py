@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from featstore.errors import AlignmentError, UsageError
+from featstore.errors import UsageError
 from featstore.evaluate.blocking import DEFAULT_BLOCKING, Blocking
 from featstore.evaluate.scores import canonical_scores, score_error_bound
-from featstore.evaluate.vectors import ArrayVectors, PreparedRows
+from featstore.evaluate.vectors import ArrayVectors, PreparedRows, require_one_width
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from featstore.evaluate.scores import ScoreKind
     from featstore.evaluate.vectors import Vectors
 
-__all__ = ["Neighbours", "top_k"]
+__all__ = ["Neighbours", "require_k", "top_k"]
 
 
 class Neighbours(NamedTuple):
@@ -56,16 +56,14 @@ def top_k(
         AlignmentError: The widths differ.
         NonFiniteError: A row has no direction.
     """
-    if k < 1:
-        raise UsageError(f"the {k} nearest rows were asked for", hint="ask for at least 1")
+    require_k(k)
     queries = PreparedRows(
         ArrayVectors(query, "queries") if isinstance(query, np.ndarray) else query, 0, kind=kind, side="query"
     )
     others = PreparedRows(
         ArrayVectors(gallery, "gallery") if isinstance(gallery, np.ndarray) else gallery, 0, kind=kind
     )
-    if queries.width != others.width:
-        raise AlignmentError(f"queries have width {queries.width}, gallery rows {others.width}")
+    require_one_width(queries, others)
     own = np.full(queries.rows, -1) if self_rows is None else np.asarray(self_rows)
     rows = np.full((queries.rows, k), -1, np.int64)
     scores = np.full((queries.rows, k), np.nan)
@@ -92,6 +90,16 @@ def top_k(
         rows[start + best_query, place] = best_rows
         scores[start + best_query, place] = best_scores
     return Neighbours(rows, scores)
+
+
+def require_k(k: int) -> None:
+    """Refuse to search for less than one row.
+
+    Raises:
+        UsageError: `k` is below 1.
+    """
+    if k < 1:
+        raise UsageError(f"the {k} nearest rows were asked for", hint="ask for at least 1")
 
 
 def _best(

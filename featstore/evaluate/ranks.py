@@ -24,7 +24,7 @@ from featstore.errors import AlignmentError, FeatstoreError
 from featstore.evaluate.blocking import DEFAULT_BLOCKING, Blocking, thread_count
 from featstore.evaluate.counts import RankCounts
 from featstore.evaluate.scores import is_exact, score_error_bound
-from featstore.evaluate.vectors import PreparedRows
+from featstore.evaluate.vectors import PreparedRows, require_one_width
 from featstore.progress import SILENT, Progress
 
 if TYPE_CHECKING:
@@ -184,8 +184,7 @@ class Ranker:
         kind: ScoreKind = "cosine",
         blocking: Blocking = DEFAULT_BLOCKING,
     ) -> None:
-        if query.width != gallery.width:
-            raise AlignmentError(f"queries have width {query.width}, gallery rows {gallery.width}")
+        require_one_width(query, gallery)
         if (query.rows, gallery.rows) != (relevance.n_queries, relevance.n_gallery):
             raise AlignmentError(
                 f"labels for {relevance.n_queries} queries and {relevance.n_gallery} gallery rows, "

@@ -28,6 +28,7 @@ __all__ = [
     "SideBySide",
     "UnitVectors",
     "Vectors",
+    "require_one_width",
 ]
 
 
@@ -237,6 +238,16 @@ class Concatenated:
             self._parts[part].names([row - self._starts[part]])[0]
             for part, row in zip(owner.tolist(), rows, strict=True)
         ]
+
+
+def require_one_width(query: Vectors | PreparedRows, gallery: Vectors | PreparedRows) -> None:
+    """Refuse to compare rows of different widths.
+
+    Raises:
+        AlignmentError: They differ.
+    """
+    if query.width != gallery.width:
+        raise AlignmentError(f"queries have width {query.width}, gallery rows {gallery.width}")
 
 
 class PreparedRows:

@@ -14,7 +14,7 @@ import numpy as np
 from featstore.errors import UsageError
 from featstore.evaluate.arrays import PerQuery
 from featstore.evaluate.blocking import DEFAULT_BLOCKING, Blocking
-from featstore.evaluate.metrics import metric_info, metric_rate
+from featstore.evaluate.metrics import metric_rate, require_measure
 from featstore.evaluate.pair_scores import PairScores
 from featstore.progress import SILENT, Progress
 
@@ -58,11 +58,7 @@ def verify_pairs(
         UsageError: A metric of something else, or no genuine or no impostor pair.
         NonFiniteError: A row cannot be scored.
     """
-    for name in metrics:
-        if metric_info(name)[0].measure != "verification":
-            raise UsageError(
-                f"'{name}' is not a metric of pairs", hint="verification measures tar@far=1e-4 and the like"
-            )
+    require_measure(metrics, "verification")
     pairs = PairScores(query, gallery, relevance, kind=kind, blocking=blocking, progress=progress, task=task)
     if not pairs.n_positives or not pairs.n_negatives:
         raise UsageError(
@@ -85,16 +81,4 @@ def verify_pairs(
             accepted[name] += np.bincount(owner[scores >= threshold], minlength=len(n_positives))
     per_query = counted.sum() / n_positives.sum()
     values = {name: np.where(counted, count * per_query, np.nan) for name, count in accepted.items()}
-    unknown = np.full(len(n_positives), np.nan)
-    return PerQuery(
-        values=values,
-        lowest=values,
-        highest=values,
-        expected_map=unknown,
-        n_positives=n_positives,
-        tied=np.zeros(len(n_positives), bool),
-        counted=counted,
-        width=query.width,
-        thresholds=thresholds,
-        warnings=tuple(warnings),
-    )
+    return PerQuery.of_thresholds(values, n_positives, width=query.width, thresholds=thresholds, warnings=warnings)

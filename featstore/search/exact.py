@@ -11,10 +11,9 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from featstore.errors import AlignmentError, UsageError
-from featstore.evaluate import Neighbours, top_k
+from featstore.evaluate.neighbours import Neighbours, require_k, top_k
 from featstore.evaluate.scores import UNIT_NORM, canonical_scores, normalise, score_error_bound
-from featstore.evaluate.vectors import PreparedRows, Vectors
+from featstore.evaluate.vectors import PreparedRows, Vectors, require_one_width
 from featstore.progress import SILENT, Progress
 
 if TYPE_CHECKING:
@@ -48,10 +47,8 @@ def exact_top_k(query: Vectors, gallery: Rows, k: int, *, progress: Progress = S
         AlignmentError: The widths differ.
         NonFiniteError: A row has no direction.
     """
-    if k < 1:
-        raise UsageError(f"the {k} nearest rows were asked for", hint="ask for at least 1")
-    if query.width != gallery.width:
-        raise AlignmentError(f"queries have width {query.width}, gallery rows {gallery.width}")
+    require_k(k)
+    require_one_width(query, gallery)
     import faiss
 
     rows = np.full((query.rows, k), -1, np.int64)

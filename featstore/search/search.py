@@ -11,6 +11,7 @@ import numpy as np
 
 from featstore.convert.tables import open_table
 from featstore.errors import AlignmentError, UsageError
+from featstore.evaluate.neighbours import require_k
 from featstore.evaluate.vectors import ArrayVectors, PreparedRows, SetVectors
 from featstore.progress import SILENT, Progress
 from featstore.search.exact import exact_top_k
@@ -127,8 +128,7 @@ def search(
         NotFoundError: The set's index was built from another version or other rows.
         CorruptStoreError: The set's index is damaged.
     """
-    if k < 1:
-        raise UsageError(f"the {k} nearest rows were asked for", hint="ask for at least 1")
+    require_k(k)
     features = store.features(ref)
     if queries.vectors.width != features.width:
         raise AlignmentError(
