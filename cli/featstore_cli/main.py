@@ -35,6 +35,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "Encode the part of a gallery that gains most, first.",
     ),
     "upgrade": ("featstore_cli.commands.upgrade:upgrade", "Change the gallery that is served, with a way back."),
+    "plan": ("featstore_cli.commands.plan:plan", "Say how to ship the new model, and what that costs."),
     "search": ("featstore_cli.commands.search:search", "Find the nearest rows of a feature set."),
     "index": ("featstore_cli.commands.search:index", "Build an index that makes searching fast."),
     "ls": ("featstore_cli.commands.inspect:ls", "List what the store holds."),
@@ -65,7 +66,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
 _GROUPS: list[CommandGroupDict] = [
     {"name": "Fill the store", "commands": ["init", "extract", "import", "export", "dataset"]},
     {"name": "Learn and upgrade", "commands": ["train", "apply", "backfill", "upgrade", "config", "losses"]},
-    {"name": "Decide and search", "commands": ["eval", "metrics", "search", "index"]},
+    {"name": "Decide and search", "commands": ["plan", "eval", "metrics", "search", "index"]},
     {
         "name": "Look around",
         "commands": [

@@ -119,7 +119,7 @@ def inner_points(
     metrics: Sequence[str],
     *,
     orders: Sequence[NDArray[np.int64]],
-    steps: int,
+    shares: Sequence[float],
     kind: ScoreKind = "cosine",
     blocking: Blocking = DEFAULT_BLOCKING,
     progress: Progress = SILENT,
@@ -134,14 +134,14 @@ def inner_points(
         relevance: Which gallery rows answer which query.
         metrics: Names from the metric registry.
         orders: Permutations of the gallery's positions, [G]; values are averaged over them.
-        steps: In how many equal steps the gallery is backfilled; point k has ⌊k·G/steps⌋ new rows.
+        shares: Shares of the gallery that are backfilled; at share α, ⌊α·G⌋ rows are new.
         kind: What ranks.
         blocking: How to cut the work; no result depends on it.
         progress: Told of gallery rows.
         task: What the progress is called.
 
     Returns:
-        For k = 1 … steps − 1, every query's values by metric, float64 [Q].
+        For each share, every query's values by metric, float64 [Q].
     """
     return _points(
         query,
@@ -149,7 +149,7 @@ def inner_points(
         relevance,
         metrics,
         orders=orders,
-        steps=steps,
+        shares=shares,
         kind=kind,
         blocking=blocking,
         progress=progress,
@@ -164,7 +164,7 @@ def two_index_points(
     metrics: Sequence[str],
     *,
     orders: Sequence[NDArray[np.int64]],
-    steps: int,
+    shares: Sequence[float],
     blocking: Blocking = DEFAULT_BLOCKING,
     progress: Progress = SILENT,
     task: str = "backfill",
@@ -177,7 +177,7 @@ def two_index_points(
         relevance: Which gallery rows answer which query.
         metrics: Names from the metric registry.
         orders: Permutations of the gallery's positions, [G].
-        steps: In how many equal steps the gallery is backfilled.
+        shares: Shares of the gallery that are backfilled.
         blocking: How to cut the work; no result depends on it.
         progress: Told of gallery rows.
         task: What the progress is called.
@@ -190,7 +190,7 @@ def two_index_points(
         relevance,
         metrics,
         orders=orders,
-        steps=steps,
+        shares=shares,
         kind="inner",
         blocking=blocking,
         progress=progress,
@@ -205,7 +205,7 @@ def _points(
     metrics: Sequence[str],
     *,
     orders: Sequence[NDArray[np.int64]],
-    steps: int,
+    shares: Sequence[float],
     kind: ScoreKind,
     blocking: Blocking,
     progress: Progress,
@@ -213,13 +213,13 @@ def _points(
 ) -> list[dict[str, NDArray[np.float64]]]:
     part = _Part(progress)
     rows = len(orders[0])
-    progress.start(task, (steps - 1) * len(orders) * rows, "rows")
+    progress.start(task, len(shares) * len(orders) * rows, "rows")
     points = []
-    for step in range(1, steps):
+    for share in shares:
         found = []
         for order in orders:
             refreshed = np.zeros(rows, bool)
-            refreshed[order[: step * rows // steps]] = True
+            refreshed[order[: int(share * rows + 1e-9)]] = True
             gallery = gallery_of(refreshed)
             measured = evaluate_vectors(query, gallery, relevance, metrics, kind=kind, blocking=blocking, progress=part)
             found.append(measured.values)

@@ -223,8 +223,8 @@ def _flips(resampled: Resampled, pairs: list[tuple[str, str]], metrics: tuple[st
 
 
 def _curve(resampled: Resampled, curve: Curve, metrics: tuple[str, ...]) -> Backfill:
-    steps = len(curve.points) + 1
-    roles = [curve.start, *(curve_point(curve.label, step) for step in range(1, steps)), curve.end]
+    fractions = [0.0, *curve.shares, 1.0]
+    roles = [curve.start, *(curve_point(curve.label, step) for step in range(1, len(curve.points) + 1)), curve.end]
 
     def points(metric: str) -> list[Estimated]:
         return [Estimated.of(resampled.estimate({Column(role, metric): 1.0})) for role in roles]
@@ -233,14 +233,15 @@ def _curve(resampled: Resampled, curve: Curve, metrics: tuple[str, ...]) -> Back
         terms = zip(roles, weights, strict=True)
         return Estimated.of(resampled.estimate({Column(role, metric): weight for role, weight in terms}))
 
-    trapezoid = [0.5 / steps, *([1 / steps] * (steps - 1)), 0.5 / steps]
+    ends = [fractions[0], *fractions, fractions[-1]]
+    trapezoid = [(after - before) / 2 for before, after in zip(ends, ends[2:], strict=False)]
     curves = {metric: points(metric) for metric in metrics}
     return Backfill(
         order=curve.order,
         serving=curve.serving,
         start=curve.start,
         end=curve.end,
-        fractions=[step / steps for step in range(steps + 1)],
+        fractions=fractions,
         metrics=curves,
         nfr={
             metric: [Estimated.of(resampled.estimate({flip_column("nfr", role, metric): 1.0})) for role in roles]
@@ -248,7 +249,7 @@ def _curve(resampled: Resampled, curve: Curve, metrics: tuple[str, ...]) -> Back
             if all(resampled.has(flip_column("nfr", role, metric)) for role in roles)
         },
         area_trapezoid={metric: area(metric, trapezoid) for metric in metrics},
-        area_mean={metric: area(metric, [1 / (steps + 1)] * (steps + 1)) for metric in metrics},
+        area_mean={metric: area(metric, [1 / len(roles)] * len(roles)) for metric in metrics},
         falls={
             metric: sum(after.value < before.value for before, after in pairwise(values))
             for metric, values in curves.items()

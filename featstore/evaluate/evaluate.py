@@ -152,13 +152,13 @@ def _backfill(run: Measured, store: Store, request: EvalRequest, measure: CellMe
             problem.relevance,
             run.metrics,
             orders=permutations,
-            steps=request.backfill_steps,
+            shares=request.inner_shares,
             kind=request.score,
             blocking=measure.blocking(old),
             progress=progress,
             task=f"backfill by {order}",
         )
-        run.curves.append(Curve(order, "one index", start.role, end.role, points))
+        run.curves.append(Curve(order, "one index", start.role, end.role, request.inner_shares, points))
 
 
 def _two_index_curves(
@@ -182,12 +182,12 @@ def _two_index_curves(
             problem.relevance,
             run.metrics,
             orders=permutations,
-            steps=request.backfill_steps,
+            shares=request.inner_shares,
             blocking=measure.blocking(old),
             progress=progress,
             task=f"backfill by {order}, two indexes",
         )
-        run.curves.append(Curve(order, "two indexes", start.role, end.role, points))
+        run.curves.append(Curve(order, "two indexes", start.role, end.role, request.inner_shares, points))
 
 
 def _orders(run: Measured, store: Store, start: CellPlan, request: EvalRequest) -> dict[str, list[NDArray[np.int64]]]:

@@ -31,6 +31,7 @@ class Curve(NamedTuple):
         serving: How the gallery is searched meanwhile.
         start: The cell at 0.
         end: The cell at 1.
+        shares: Where the points are.
         points: Every query's values by metric, at the points between.
     """
 
@@ -38,6 +39,7 @@ class Curve(NamedTuple):
     serving: Serving
     start: str
     end: str
+    shares: tuple[float, ...]
     points: list[dict[str, NDArray[np.float64]]]
 
     @property

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -41,6 +41,7 @@ class EvalRequest(BaseModel):
         gallery_where: Further filters for gallery rows.
         backfill: Orders in which the old gallery is backfilled, see `row_orders`; each gives a curve.
         backfill_steps: Steps of a backfill.
+        backfill_shares: Shares of the gallery at which to measure instead, ascending, between 0 and 1.
         two_index: Draw each curve also for two indexes whose answers are merged by distance.
         fpr: False-positive rates whose score thresholds are followed through the upgrade, in [0, 1].
         thresholds: Score thresholds in use today whose rate is kept, in [-1, 1].
@@ -76,6 +77,7 @@ class EvalRequest(BaseModel):
     gallery_where: tuple[str, ...] = ()
     backfill: tuple[str, ...] = ()
     backfill_steps: int = Field(default=5, ge=1)
+    backfill_shares: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = ()
     two_index: bool = False
     fpr: tuple[float, ...] = ()
     thresholds: tuple[float, ...] = ()
@@ -92,6 +94,12 @@ class EvalRequest(BaseModel):
     allow_unrelated: bool = False
     bootstrap: int = Field(default=2000, ge=0)
     seed: int = 0
+
+    @property
+    def inner_shares(self) -> tuple[float, ...]:
+        """The shares between 0 and 1 at which a backfill is measured."""
+        steps = self.backfill_steps
+        return tuple(sorted(set(self.backfill_shares))) or tuple(step / steps for step in range(1, steps))
 
     def models(self) -> dict[str, str]:
         """The models of an upgrade by what roles call them, oldest first: `old` and `new`, or `v1`, `v2` and so on."""
@@ -133,7 +141,7 @@ class EvalRequest(BaseModel):
                 -1, CellPlan("new/mapped-old", Side(models["new"]), Side(models["old"], self.gallery_map, self.side))
             )
         if self.candidate:
-            query = Side(models["new"], self.query_map)
+            query = Side(models["new"], self.query_map, () if self.gallery_map or not self.query_map else self.side)
             role = f"{'mapped-' if self.query_map else ''}new/{CANDIDATE}"
             cells.insert(-1, CellPlan(role, query, Side(self.candidate)))
         if self.reference:

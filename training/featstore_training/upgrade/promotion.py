@@ -39,7 +39,7 @@ class UpgradePath(Strict):
         old: The feature set that old queries search today.
         new: The feature set of the new model; its rows are the queries that the gate asks with.
         map: Run folder of a map from the old space to the new one, that the gallery goes through.
-        side: Side-information that this map takes.
+        side: Side-information that this map takes; without one, that the queries' map takes.
         query_map: Run folder of a map from the new space to the old one, that queries go through.
         backfill: Share of the rows that get their new features.
         order: Which first; see `featstore.evaluate.row_orders`.
@@ -74,6 +74,11 @@ class UpgradePath(Strict):
     def role(self) -> str:
         """The cell that is to be shipped."""
         return "mapped-new/candidate" if self.query_map else "new/candidate"
+
+    @property
+    def query_side(self) -> tuple[str, ...]:
+        """Side-information of the queries' map; what is given belongs to the gallery's map if there is one."""
+        return () if self.map else self.side
 
     def describe(self) -> str:
         """The path in a few words."""
@@ -183,9 +188,9 @@ def run_upgrade(
     base: BaseRows = (
         StoredRows(old) if path.map is None else MappedRows(old, path.map, [store.features(name) for name in path.side])
     )
-    if path.side and path.map is None:
-        raise UsageError("--side is read by a map of the gallery", hint="name it: --map RUN")
-    _check_searchable(base, new, path)
+    if path.side and path.map is None and path.query_map is None:
+        raise UsageError("--side is read by a map", hint="name it: --map RUN or --query-map RUN")
+    _check_searchable(store, base, new, path)
     source = None
     if path.backfill:
         source = new_rows(store, old, None if path.images else path.new, path.images, path.model, earlier=ref.key)
@@ -282,12 +287,12 @@ def _is_rollback(entry: TagEntry) -> bool:
     return entry.note is not None and entry.note.startswith("rolled back")
 
 
-def _check_searchable(base: BaseRows, new: FeatureSet, path: UpgradePath) -> None:
+def _check_searchable(store: Store, base: BaseRows, new: FeatureSet, path: UpgradePath) -> None:
     """Raise unless queries of the new model, through their map if they have one, may search the gallery."""
     queries = new.space
     if path.query_map is not None:
         learned = load_map(path.query_map)
-        learned.require_inputs(new, [])
+        learned.require_inputs(new, [store.features(name) for name in path.query_side])
         queries = learned.space
     hint = "give a map of the gallery with --map (train --loss fct), or of queries with --query-map (train --loss procrustes)"
     if queries.width != base.space.width:
@@ -330,6 +335,7 @@ def _judge(store: Store, candidate: FeatureSet, path: UpgradePath, progress: Pro
         new=path.new,
         candidate=candidate.ref,
         query_map=path.query_map,
+        side=path.query_side,
         where=path.where,
         query_where=path.query_where,
         gallery_where=path.gallery_where,

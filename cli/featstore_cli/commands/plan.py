@@ -1,0 +1,136 @@
+"""`featstore plan`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import rich_click as click
+
+from featstore_cli.options import examples, json_option, share, store_option, where_option
+from featstore_cli.render import amount, duration, out, print_json, print_table, progress, size
+
+if TYPE_CHECKING:
+    from featstore.report import Plan, PlanPath
+    from featstore.store import Store
+
+_MARK = {True: "[green]✓[/]", False: "[red]✗[/]", None: "[yellow]?[/]"}
+
+
+@click.command()
+@click.option("--old", metavar="SET", required=True, help="What users search today.")
+@click.option("--new", metavar="SET", required=True, help="The new model, over the same rows.")
+@click.option("--side", metavar="SET", multiple=True, help="Side-information for maps that take it; repeatable.")
+@click.option("--budget", metavar="SHARE", default="20%", show_default=True, help="Images that may be encoded again.")
+@click.option(
+    "--encoders", type=click.IntRange(1, 2), default=1, show_default=True, help="Encoders that may run on a query."
+)
+@click.option("--images-per-second", type=float, metavar="N", help="How fast you encode, to tell how long that takes.")
+@where_option(help_text="Rows to measure; default: half of the classes.")
+@where_option("--query-where", help_text="Further filter for queries.")
+@where_option("--gallery-where", help_text="Further filter for gallery rows.")
+@where_option("--train-where", help_text="Rows to learn maps on; default: those not measured.")
+@click.option("--only", metavar="NAME", multiple=True, help="Try this map only, such as fct; repeatable.")
+@click.option(
+    "--out",
+    "folder",
+    type=click.Path(path_type=Path, file_okay=False),
+    metavar="FOLDER",
+    help="Default: plans/OLD-NEW.",
+)
+@click.option("--report", type=click.Path(path_type=Path), metavar="F.html", help="Write the page here too.")
+@json_option
+@store_option
+@examples(
+    "featstore plan --old cars/old --new cars/new --report plan.html",
+    "featstore plan --old cars/old --new cars/new --side cars/simclr --budget 5%",
+    "featstore plan --old cars/old --new cars/new --where split=test",
+)
+def plan(
+    store: Store,
+    old: str,
+    new: str,
+    side: tuple[str, ...],
+    budget: str,
+    encoders: int,
+    images_per_second: float | None,
+    where: tuple[str, ...],
+    query_where: tuple[str, ...],
+    gallery_where: tuple[str, ...],
+    train_where: tuple[str, ...],
+    only: tuple[str, ...],
+    folder: Path | None,
+    report: Path | None,
+    as_json: bool,
+) -> None:
+    """Say how to ship the new model, and what that costs.
+
+    Tries the cheap ways on your own caches: maps of queries, maps of the gallery, compatible heads, a part of the images
+    encoded again, two indexes. Prints what each gives against today, with intervals, what it costs, and which to take
+    within the budget. Reads no image. Takes minutes; the same command again goes on where it stopped.
+    """
+    from featstore.report import check_destination, write_plan
+    from featstore_training.upgrade import PlanRequest, make_plan
+
+    if report is not None:
+        check_destination(report)
+    request = PlanRequest(
+        old=old,
+        new=new,
+        side=side,
+        where=where,
+        query_where=query_where,
+        gallery_where=gallery_where,
+        train_where=train_where,
+        budget=share(budget, option="--budget"),
+        encoders=encoders,
+        images_per_second=images_per_second,
+        only=only,
+    )
+    parts = [reference.replace("/", "-").replace("@", "-") for reference in (old, new)]
+    with progress() as listener:
+        found = make_plan(store, request, folder or Path("plans") / "-".join(parts), progress=listener)
+    if report is not None:
+        write_plan(found, report)
+    if as_json:
+        print_json(found.model_dump(mode="json"))
+        return
+    _print(found)
+    if report is not None:
+        out.print(f"report: {report}")
+
+
+def _print(plan: Plan) -> None:
+    rows = [_row(path, chosen=path.name == plan.recommended) for path in plan.paths]
+    header = ["", f"{plan.headline} %", "95 %", "±", "", "time", "rewritten", "images", "runs"]
+    print_table(header, rows)
+    out.print(f"[dim]{amount(plan.queries, 'queries')}, {amount(plan.classes, 'classes')}; costs of all "
+              f"{plan.rows:,} rows; ±: points against today, ✓ surely better, ✗ not, ? undecided[/]")  # fmt: skip
+    for name, why in plan.left_out.items():
+        out.print(f"[dim]{name} was left out: {why}[/]")
+    out.print()
+    if plan.recommended is None:
+        out.print(f"[bold yellow]recommended: no way yet[/]  {plan.reason}")
+        return
+    chosen = plan.path(plan.recommended)
+    out.print(f"[bold green]recommended: {chosen.name}[/]  {chosen.title}")
+    out.print(plan.reason)
+    for command in chosen.commands:
+        out.print(f"  [cyan]{command}[/]")
+
+
+def _row(path: PlanPath, *, chosen: bool) -> list[str]:
+    value, change = path.value, path.change
+    interval = "" if value.low is None or value.high is None else f"{100 * value.low:.1f}–{100 * value.high:.1f}"
+    today = path.kind == "today"
+    return [
+        f"[bold green]{path.name}[/]" if chosen else path.name,
+        f"{100 * value.value:.1f}",
+        f"[dim]{interval}[/]",
+        "" if today else f"{100 * change.value:+.1f}",
+        "" if today else _MARK[path.compatible],
+        duration(path.seconds) if path.seconds else "–",
+        size(path.gallery_bytes) if path.gallery_bytes else "–",
+        f"{path.images:,}" if path.images else "–",
+        "1" if path.encoders == 1 else "2",
+    ]
