@@ -3,6 +3,7 @@
 from featstore.encoders.architectures import architecture_names, build_architecture
 from featstore.encoders.augment import Augment, View
 from featstore.encoders.encoder import Encoder, weights_digest
+from featstore.encoders.export import export_encoder
 from featstore.encoders.preprocess import Preprocess
 from featstore.encoders.uris import load_encoder, save_encoder
 from featstore.encoders.views import Preparation, ViewRecipe, view_recipe
@@ -16,6 +17,7 @@ __all__ = [
     "ViewRecipe",
     "architecture_names",
     "build_architecture",
+    "export_encoder",
     "load_encoder",
     "save_encoder",
     "view_recipe",

@@ -13,6 +13,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor, nn
 
 from featstore.encoders.efficientnet_lite import LiteConfig, build_lite
+from featstore.encoders.timm_models import TimmConfig, build_timm
+from featstore.encoders.transformers_models import TransformersConfig, build_transformers
 from featstore.errors import UnknownNameError, UsageError
 
 __all__ = ["ConvNet", "ConvNetConfig", "architecture_names", "build_architecture", "check_config"]
@@ -82,6 +84,8 @@ def _build_convnet(config: Mapping[str, Any]) -> nn.Module:
 _BUILDERS: dict[str, tuple[type[BaseModel], Callable[[Mapping[str, Any]], nn.Module]]] = {
     "convnet": (ConvNetConfig, _build_convnet),
     "efficientnet_lite": (LiteConfig, build_lite),
+    "timm": (TimmConfig, build_timm),
+    "transformers": (TransformersConfig, build_transformers),
 }
 
 

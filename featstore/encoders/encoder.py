@@ -36,6 +36,8 @@ class Encoder:
         name: What people call the space; default: the architecture.
         normalise: Whether features are scaled to length 1.
         compatible_with: Digests of spaces whose features may be compared with these (a compatible training declares them).
+        weights: Digest of the weights; None takes that of the module's state. For modules that keep them elsewhere.
+        engine: What runs the network, recorded in the space's numerics.
 
     Attributes:
         width: Components of a feature (D).
@@ -57,6 +59,8 @@ class Encoder:
         name: str | None = None,
         normalise: bool = False,
         compatible_with: Sequence[str] = (),
+        weights: str | None = None,
+        engine: str = "torch eager, cpu",
     ) -> None:
         self.module = module.eval().requires_grad_(requires_grad=False)
         self.preprocess = preprocess
@@ -74,12 +78,12 @@ class Encoder:
                 "kind": "encoder",
                 "architecture": architecture,
                 "config": self.config,
-                "weights": weights_digest(module),
+                "weights": weights_digest(module) if weights is None else weights,
                 "preprocess": preprocess.model_dump(mode="json"),
                 "normalise": normalise,
             },
             numerics={
-                "engine": "torch eager, cpu",
+                "engine": engine,
                 "dtype": str(output.dtype).removeprefix("torch."),
                 "torch": torch.__version__,
                 "pillow": PIL.__version__,

@@ -21,6 +21,7 @@ _FILTERS = {
     "lanczos": Image.Resampling.LANCZOS,
 }
 _MODES = {1: "L", 3: "RGB"}
+_LONGEST = 1 << 16  # pixels that an extreme image may be scaled to
 
 
 class Preprocess(BaseModel):
@@ -33,8 +34,9 @@ class Preprocess(BaseModel):
         channels: 3 for RGB (grey is repeated), 1 for grey (RGB becomes luma, ITU-R 601-2).
         size: Height and width of the result (H = W).
         resize: `squash` stretches the image to the square; `shorter-side` scales its shorter side to `shorter_side` and
-            cuts the square out of the centre.
-        shorter_side: Only for `shorter-side`; at least `size`.
+            cuts the square out of the centre, in one step; `resize-crop` does so in two, to whole pixels each, as
+            torchvision's Resize and CenterCrop do (what timm and transformers describe).
+        shorter_side: For `shorter-side` and `resize-crop`; at least `size`.
         interpolation: Pillow's filter.
         mean: One number a channel, in units of [0, 1].
         std: One positive number a channel.
@@ -49,7 +51,7 @@ class Preprocess(BaseModel):
     decode: Literal["pillow-1"] = "pillow-1"
     channels: Literal[1, 3] = 3
     size: int = Field(ge=1, le=4096)
-    resize: Literal["squash", "shorter-side"] = "squash"
+    resize: Literal["squash", "shorter-side", "resize-crop"] = "squash"
     shorter_side: int | None = Field(default=None, ge=1, le=8192)
     interpolation: Literal["nearest", "box", "bilinear", "bicubic", "lanczos"] = "bilinear"
     mean: tuple[float, ...] = ()
@@ -69,8 +71,8 @@ class Preprocess(BaseModel):
             raise ValueError(f"mean and std need {self.channels} numbers each")
         if not np.isfinite([*self.mean, *self.std]).all() or min(self.std) <= 0:
             raise ValueError("mean must be finite, std finite and positive")
-        if (self.resize == "shorter-side") != (self.shorter_side is not None):
-            raise ValueError("shorter_side belongs to resize='shorter-side', and is needed there")
+        if (self.resize == "squash") != (self.shorter_side is None):
+            raise ValueError("shorter_side belongs to resize='shorter-side' and 'resize-crop', and is needed there")
         if self.shorter_side is not None and self.shorter_side < self.size:
             raise ValueError(f"shorter_side {self.shorter_side} is less than size {self.size}")
         return self
@@ -100,6 +102,8 @@ class Preprocess(BaseModel):
         how = _FILTERS[self.interpolation]
         if self.shorter_side is None:
             return image if image.size == (self.size, self.size) else image.resize((self.size, self.size), how)
+        if self.resize == "resize-crop":
+            return self._resized_and_cropped(image, self.shorter_side)
         width, height = image.size
         factor = self.shorter_side / min(width, height)
         # the part of the original that the centre square covers: cut and scaled in one step, so an extremely long image
@@ -108,3 +112,13 @@ class Preprocess(BaseModel):
         box = (width / 2 - half, height / 2 - half, width / 2 + half, height / 2 + half)
         inside = (max(0.0, box[0]), max(0.0, box[1]), min(float(width), box[2]), min(float(height), box[3]))
         return image.resize((self.size, self.size), how, box=inside)
+
+    def _resized_and_cropped(self, image: Image.Image, shorter_side: int) -> Image.Image:
+        shorter, longer = min(image.size), max(image.size)
+        stretched = int(shorter_side * longer / shorter)
+        if stretched > _LONGEST:
+            raise ValueError(f"{image.width}×{image.height} pixels would become {shorter_side}×{stretched}")
+        size = (shorter_side, stretched) if image.width <= image.height else (stretched, shorter_side)
+        scaled = image if image.size == size else image.resize(size, _FILTERS[self.interpolation])
+        left, top = (round((side - self.size) / 2) for side in size)
+        return scaled.crop((left, top, left + self.size, top + self.size))

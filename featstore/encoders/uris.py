@@ -2,6 +2,10 @@
 
     python:pkg.module:factory    a function without arguments that returns an Encoder
     run:FOLDER, or just FOLDER   a run folder, which is data: weights, and the name of a registered architecture
+    timm:NAME?weights=FILE       a model of timm; without weights=, those of the hub
+    hf:FOLDER or hf:OWNER/NAME   a vision model of transformers, saved here or on the hub
+    onnx:FILE                    a network in ONNX, run by onnxruntime
+    export:FILE.pt2              a network exported by torch.export
 
 A `python:` URI executes code, so it is only followed when somebody gives it on the command line or in a call; one that is
 recorded in a store or a run folder never reaches this module.
@@ -161,4 +165,35 @@ def _from_python(target: str) -> Encoder:
     return encoder
 
 
-_SCHEMES: dict[str, Callable[[str], Encoder]] = {"python": _from_python, "run": _from_run}
+def _from_timm(text: str) -> Encoder:
+    from featstore.encoders.timm_models import load_timm
+
+    return load_timm(text)
+
+
+def _from_transformers(text: str) -> Encoder:
+    from featstore.encoders.transformers_models import load_transformers
+
+    return load_transformers(text)
+
+
+def _from_onnx(text: str) -> Encoder:
+    from featstore.encoders.onnx_models import load_onnx
+
+    return load_onnx(text)
+
+
+def _from_export(text: str) -> Encoder:
+    from featstore.encoders.exported_programs import load_exported
+
+    return load_exported(text)
+
+
+_SCHEMES: dict[str, Callable[[str], Encoder]] = {
+    "python": _from_python,
+    "run": _from_run,
+    "timm": _from_timm,
+    "hf": _from_transformers,
+    "onnx": _from_onnx,
+    "export": _from_export,
+}
