@@ -5,6 +5,7 @@ Dimension legend: B batch, C channels, H and W pixels, D feature width.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -15,6 +16,7 @@ from blake3 import blake3
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from featstore.encoders.numerics import Numerics, network_of
 from featstore.encoders.preprocess import Preprocess
 from featstore.errors import AlignmentError, NonFiniteError, UsageError
 from featstore.spaces import Space
@@ -43,6 +45,7 @@ class Encoder:
         width: Components of a feature (D).
         dtype: Type of the features: float16 if the network gives float16, else float32 (bfloat16 fits into float32).
         space: What makes its features comparable.
+        numerics: How the network is computed.
 
     Raises:
         AlignmentError: the output is not [B, D].
@@ -67,6 +70,8 @@ class Encoder:
         self.architecture = architecture
         self.config = dict(config or {})
         self.normalise = normalise
+        self.numerics = Numerics()
+        self._network = network_of(self.module, self.numerics, 1)
         shape = (1, preprocess.channels, preprocess.size, preprocess.size)
         output = self._forward(np.zeros(shape, dtype=np.float32))
         self.width = output.shape[1]
@@ -108,6 +113,21 @@ class Encoder:
         array: NDArray[Any] = output.to(wanted).numpy()
         return array
 
+    def tuned(self, numerics: Numerics, batch: int) -> Encoder:
+        """The same encoder computed otherwise; its space differs in the recorded numerics only.
+
+        Args:
+            numerics: How. A network that torch does not compute itself (ONNX) stays as it is.
+            batch: Images that a compiled network sees at once.
+        """
+        if numerics.plain or not any(True for _ in self.module.parameters()):
+            return self
+        other = copy.copy(self)
+        other.numerics = numerics
+        other._network = network_of(self.module, numerics, batch)
+        other.space = self.space.model_copy(update={"numerics": {**self.space.numerics, **numerics.described()}})
+        return other
+
     def check(self, images: NDArray[np.float32]) -> None:
         """Encode some images in several ways and compare.
 
@@ -135,7 +155,7 @@ class Encoder:
         alone = self.encode(images[row : row + 1])[0].astype(np.float64)
         inside = first[row].astype(np.float64)
         gap = float(np.linalg.norm(alone - inside) / max(float(np.linalg.norm(inside)), 1e-30))
-        if not gap <= _BATCH_TOLERANCE[self.dtype.name]:
+        if not gap <= _BATCH_TOLERANCE["float16" if self.numerics.autocast else self.dtype.name]:
             raise UsageError(
                 f"the encoder {self.space.name} gives an image another feature in a batch than alone "
                 f"(relative difference {gap:.2g})",
@@ -146,8 +166,7 @@ class Encoder:
         """The raw output [B, D]."""
         if self.module.training:
             self.module.eval()  # someone else's code may have switched it back since
-        with torch.inference_mode():
-            output = self.module(torch.from_numpy(images))
+        output = self._network(torch.from_numpy(images))
         if not isinstance(output, Tensor) or not output.is_floating_point():
             kind = str(output.dtype) if isinstance(output, Tensor) else type(output).__name__
             raise UsageError(

@@ -14,6 +14,7 @@ from featstore.extract.listing import Listing, Places, list_source, report_diffe
 from featstore.extract.outputs import Output, Target, load_outputs, targets
 from featstore.extract.plan import Sample, check_spaces, probe
 from featstore.extract.request import ExtractRequest
+from featstore.extract.tuning import tune
 from featstore.progress import Progress
 from featstore.sources import Place, Source, open_source
 from featstore.store import Store
@@ -71,8 +72,9 @@ def begin(store: Store, request: ExtractRequest, progress: Progress) -> Begun:
     unfinished = exists and _unfinished(store, request.dataset, wanted)
     sample = None
     if unfinished or listing.new:
-        check_numerics(store, request.dataset, outputs, progress)
         coming = _sample(store, request.dataset, listing, unfinished=unfinished)
+        wanted, outputs = tune(source, coming, wanted, outputs, request, progress)
+        check_numerics(store, request.dataset, outputs, progress)
         sample = probe(source, coming, outputs, must_work=not exists)
     return Begun(source, wanted, outputs, listing, exists, unfinished, sample)
 

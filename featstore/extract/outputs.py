@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import NamedTuple
 
-from featstore.encoders import Encoder, Preparation, ViewRecipe, load_encoder
+from featstore.encoders import Encoder, Numerics, Preparation, ViewRecipe, load_encoder
 from featstore.errors import UsageError
 from featstore.extract.isolate import Room
 from featstore.extract.request import ExtractRequest
@@ -23,10 +23,12 @@ class Target(NamedTuple):
     Attributes:
         uri: Of the model.
         recipe: The view it sees; None for images as they are.
+        numerics: How the model is computed.
     """
 
     uri: str
     recipe: ViewRecipe | None
+    numerics: Numerics = Numerics()
 
 
 @dataclass(frozen=True)
@@ -77,10 +79,15 @@ def targets(request: ExtractRequest) -> dict[str, Target]:
     return found
 
 
-def load_outputs(wanted: Mapping[str, Target]) -> dict[str, Output]:
-    """Outputs by name of the set; each model is loaded once."""
+def load_outputs(wanted: Mapping[str, Target], batch: int = 1) -> dict[str, Output]:
+    """Outputs by name of the set; each model is loaded once.
+
+    Args:
+        wanted: What is made.
+        batch: Images that compiled networks see at once.
+    """
     encoders: dict[str, Encoder] = {}
     for target in wanted.values():
         if target.uri not in encoders:
-            encoders[target.uri] = load_encoder(target.uri)
+            encoders[target.uri] = load_encoder(target.uri).tuned(target.numerics, batch)
     return {name: Output(encoders[target.uri], target.recipe) for name, target in wanted.items()}

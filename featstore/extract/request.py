@@ -7,6 +7,7 @@ from typing import ClassVar, Literal
 from pydantic import BaseModel, Field
 
 from featstore.encoders.augment import Augment
+from featstore.encoders.numerics import Numerics
 from featstore.extract.stages import Stage, StageReport
 from featstore.ranks import ALONE, Rank
 from featstore.store.policies import ZeroRows
@@ -27,6 +28,8 @@ class ExtractRequest(Strict):
         batch: Images an encoder sees at once.
         dtype: Stored type; None takes each encoder's own.
         zero_rows: Whether an image whose feature is zero throughout, as stored, fails (`error`) or is kept (`keep`).
+        numerics: How networks are computed.
+        fast: Compute them as fast as leaves every sampled feature at a cosine of 0.9999 to float32; overrides `numerics`.
         max_failures: Stop when more than this fraction of the images tried has failed.
         views: So many augmented views of every image are encoded besides the image as it is, each into a set of its own.
         view_seed: What they are drawn from, together with the images' ids.
@@ -44,6 +47,8 @@ class ExtractRequest(Strict):
     batch: int = Field(default=32, ge=1)
     dtype: Literal["float16", "float32", "float64"] | None = None
     zero_rows: ZeroRows = "error"
+    numerics: Numerics = Numerics()
+    fast: bool = False
     max_failures: float = Field(default=0.05, ge=0, le=1)
     views: int = Field(default=0, ge=0, le=64)
     view_seed: int = Field(default=0, ge=0)

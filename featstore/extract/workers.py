@@ -271,7 +271,7 @@ def _do(work: Work, units: dict[int, Unit], pipe: Connection, stop: threading.Ev
     places = Places(work.store.dataset(*work.dataset))
     indexes = _indexes(work)
     names = [job.plan.name for job in work.jobs]
-    outputs = list(load_outputs(dict(zip(names, work.targets, strict=True))).values())
+    outputs = list(load_outputs(dict(zip(names, work.targets, strict=True)), work.batch).values())
     for job, output, target in zip(work.jobs, outputs, work.targets, strict=True):
         require_same(
             job.space,

@@ -23,6 +23,10 @@ if TYPE_CHECKING:
 )
 @click.option("--workers", type=click.IntRange(1), help="Processes of one thread each; default: one a core.")
 @click.option("--batch", type=click.IntRange(1), default=32, show_default=True, help="Images an encoder sees at once.")
+@click.option("--fast", is_flag=True, help="bfloat16, compiled, where each sampled feature keeps a cosine of 0.9999.")
+@click.option("--autocast", type=click.Choice(["bf16", "fp16"]), help="Compute in lower precision.")
+@click.option("--channels-last", is_flag=True, help="Lay images out channels last.")
+@click.option("--compile", "compiled", is_flag=True, help="Compile networks, which takes about a minute.")
 @click.option("--dtype", type=click.Choice(["float16", "float32"]), help="Stored type; default: the encoder's own.")
 @click.option(
     "--max-failures", metavar="SHARE", default="5%", show_default=True, help="Stop when more images fail: 5% or 0.05."
@@ -63,6 +67,10 @@ def extract(
     models: tuple[str, ...],
     workers: int | None,
     batch: int,
+    fast: bool,
+    autocast: Any,
+    channels_last: bool,
+    compiled: bool,
     dtype: Any,
     max_failures: str,
     zero_rows: ZeroRows,
@@ -79,7 +87,11 @@ def extract(
 
     SOURCE is a folder of images (its class folders become labels), a CSV or parquet table, webdataset tars, a saved
     Hugging Face dataset or an array of images, here or in an object store; docs/reference/sources.md has the notation.
-    Every image is read and decoded once for all models. MODEL is run:FOLDER (a run folder) or python:MODULE:FACTORY.
+    Every image is read and decoded once for all models.
+
+    MODEL is run:FOLDER, python:MODULE:FACTORY, timm:NAME, hf:FOLDER, onnx:FILE or export:FILE.pt2;
+    docs/reference/encoders.md has them all. --fast says what it chose and how near features stay to float32's, and the
+    feature set keeps that.
 
     --views also encodes random views of every image, the same for all models; training can pair them row by row.
 
@@ -91,7 +103,7 @@ def extract(
 
     An image whose bytes this store has encoded in the same space before, in any dataset, is copied instead of encoded.
     """
-    from featstore.encoders import Augment
+    from featstore.encoders import Augment, Numerics
     from featstore.errors import UsageError
     from featstore.extract import ExtractRequest, plan_extraction
     from featstore.extract import extract as extract_images
@@ -105,6 +117,8 @@ def extract(
             models=pairs(models, option="--model", example="old=run:models/old"),
             workers=workers,
             batch=batch,
+            fast=fast,
+            numerics=Numerics(autocast=autocast, channels_last=channels_last, compile=compiled),
             dtype=dtype,
             max_failures=share(max_failures, option="--max-failures"),
             zero_rows=zero_rows,

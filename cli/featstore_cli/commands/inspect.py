@@ -143,6 +143,7 @@ def _shown_set(store: Store, features: FeatureSet, described: SetDescription) ->
         ],
         "versions": _versions(store, features.name),
         "made from": features.record.provenance,
+        "numerics": features.space.numerics,
         "failed": [{"id": f.id, "stage": f.stage, "error": f.error} for f in features.failures()],
     }
 
