@@ -18,7 +18,7 @@ import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from pydantic import ValidationError
 from safetensors import SafetensorError
@@ -38,7 +38,7 @@ from featstore.runs import CARD, RunCard, read_card, write_card
 from featstore.spaces import require_same
 from featstore.whole_files import write_whole
 
-__all__ = ["ENCODER_FILE", "load_encoder", "save_encoder"]
+__all__ = ["ENCODER_FILE", "MODEL_KINDS", "ModelKind", "load_encoder", "save_encoder"]
 
 ENCODER_FILE = "encoder.safetensors"
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):(.*)", re.DOTALL)
@@ -57,9 +57,9 @@ def load_encoder(uri: str) -> Encoder:
     if match is None:
         return _from_run(uri)
     scheme, rest = match.groups()
-    if scheme not in _SCHEMES:
-        raise UnknownNameError("kind of model", scheme, _SCHEMES, hint="a run folder needs no prefix")
-    return _SCHEMES[scheme](rest)
+    if scheme not in MODEL_KINDS:
+        raise UnknownNameError("kind of model", scheme, MODEL_KINDS, hint="a run folder needs no prefix")
+    return MODEL_KINDS[scheme].load(rest)
 
 
 def save_encoder(
@@ -189,11 +189,37 @@ def _from_export(text: str) -> Encoder:
     return load_exported(text)
 
 
-_SCHEMES: dict[str, Callable[[str], Encoder]] = {
-    "python": _from_python,
-    "run": _from_run,
-    "timm": _from_timm,
-    "hf": _from_transformers,
-    "onnx": _from_onnx,
-    "export": _from_export,
+class ModelKind(NamedTuple):
+    """A kind of model.
+
+    Attributes:
+        example: How it is written.
+        what: One line on what it is.
+        load: From what follows the scheme to the encoder.
+        package: What it needs.
+        extra: The extra of featstore that brings it.
+    """
+
+    example: str
+    what: str
+    load: Callable[[str], Encoder]
+    package: str | None = None
+    extra: str | None = None
+
+
+MODEL_KINDS = {
+    "run": ModelKind("run:FOLDER", "a run folder of featstore", _from_run),
+    "python": ModelKind("python:MODULE:FACTORY", "a function that returns an Encoder", _from_python),
+    "timm": ModelKind(
+        "timm:NAME?weights=FILE", "a model of timm; from its hub without weights", _from_timm, "timm", "timm"
+    ),
+    "hf": ModelKind(
+        "hf:FOLDER",
+        "a vision model of transformers; OWNER/NAME is on the hub",
+        _from_transformers,
+        "transformers",
+        "hf",
+    ),
+    "onnx": ModelKind("onnx:FILE", "a network in ONNX", _from_onnx, "onnxruntime", "onnx"),
+    "export": ModelKind("export:FILE.pt2", "what torch.export saved", _from_export),
 }

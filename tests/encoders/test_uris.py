@@ -129,7 +129,7 @@ def test_a_factory_beside_the_data(tmp_path, monkeypatch):
             load_encoder(uri)
 
 
-@pytest.mark.parametrize("uri", ["timm:resnet18", "hf:x/y", "onnx:model.onnx", "export:x.pt2", "pyton:a:b"])
+@pytest.mark.parametrize("uri", ["tf:resnet18", "keras:x/y", "tflite:model.tflite"])
 def test_unknown_schemes_list_the_known_ones(uri):
     with pytest.raises(UnknownNameError, match="python, run"):
         load_encoder(uri)
