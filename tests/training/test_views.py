@@ -10,9 +10,11 @@ from featstore.extract import ExtractRequest, extract
 from featstore.runs import read_card
 from featstore.sources import ImageFolder, decode_image
 from featstore.spaces import Space
-from featstore_training import TrainConfig, train
+from featstore_training import AdapterConfig, TrainConfig, fit_adapter, train
+from featstore_training.adapters.rows import choose_adapter_rows
 from featstore_training.column_cache import ColumnCache
 from featstore_training.job import prepare
+from featstore_training.objectives.regression import Regression
 from featstore_training.views import drawn_views
 
 from .conftest import CLASSES, EACH, NEW, OLD, write
@@ -133,3 +135,37 @@ def test_full_mode_cuts_images_as_the_old_views_were_cut(shop, tmp_path):  # noq
     assert train(store, TrainConfig(**settings), tmp_path / "run").epochs == 3
     with pytest.raises(UsageError, match="fresh views"):
         prepare(store, TrainConfig(**settings | {"old_views": "clean"}))
+
+
+def test_an_adapter_that_is_trained_sees_the_same_view_of_all_sets(store, tmp_path, monkeypatch):
+    add_views(store)
+    settings = {
+        "old": "toy/old",
+        "new": "toy/new",
+        "views": 2,
+        "seed": 3,
+        "params": {"epochs": 2, "hidden": 8, "unit": False},
+    }
+    steps = []
+    real = Regression.loss
+
+    def watched(self, batch, head):
+        steps.append((batch.rows, batch.columns["target"], batch.epoch))
+        return real(self, batch, head)
+
+    monkeypatch.setattr(Regression, "loss", watched)
+    fit_adapter(store, AdapterConfig(loss="fct", **settings), tmp_path / "fct")
+    rows = choose_adapter_rows(
+        [store.features("toy/old"), store.features("toy/new")], AdapterConfig(loss="fct", **settings)
+    )
+    drawn = [drawn_views(3, epoch, 2, len(rows.fitted)) for epoch in (0, 1)]
+    assert {epoch for _, _, epoch in steps} == {0, 1}
+    for positions, target, epoch in steps:
+        for position, value in zip(positions.tolist(), target, strict=True):
+            number, row = int(drawn[epoch][position]), int(rows.fitted[position])
+            clean = store.features("toy/new").gather([row])[0]
+            np.testing.assert_allclose(
+                value, clean if number == 0 else np.full(NEW, 10.0 * row + number + 1), rtol=1e-6
+            )
+    with pytest.raises(UsageError, match="step by step"):
+        fit_adapter(store, AdapterConfig(loss="procrustes", old="toy/old", new="toy/new", views=2), tmp_path / "turn")

@@ -127,6 +127,7 @@ class Adapter(ABC):
         forms: Settings that have a name of their own, used as `--loss NAME:FORM`.
         needs: Cached columns it reads; with `new_classifier` the run that made the new set must be named.
         takes_side: Whether it reads side-information.
+        takes_views: Whether it is trained step by step, so that cached views of the rows can stand in for them.
         takes_target: Whether it reads the other model's feature of a row too, behind its own: that model has to run as well.
         directions: What it can map, the default first.
     """
@@ -143,6 +144,7 @@ class Adapter(ABC):
         self.params = params
 
     takes_side: ClassVar[bool] = False
+    takes_views: ClassVar[bool] = False
     takes_target: ClassVar[bool] = False
 
     @property

@@ -23,6 +23,8 @@ class AdapterConfig(Strict):
         new: Feature set of the new model, over the same dataset.
         new_run: Run folder that made the new set, for methods that read the new model's classifier.
         side: Further feature sets of the same rows, for methods that read side-information; concatenated.
+        views: Cached views (`NAME.v1` … `NAME.vk`) that a trained adapter sees rows in besides the row as it is, the same
+            one in all sets.
         direction: `new-to-old` maps queries and leaves the gallery, `old-to-new` maps the gallery; None takes the method's.
         where: Filters on the rows to fit on, validation rows included unless `val_where` names them.
         val_where: Filters that pick the validation rows; they are never fitted on. None given: a part of the rows.
@@ -43,6 +45,7 @@ class AdapterConfig(Strict):
     new: str
     new_run: Path | None = None
     side: tuple[str, ...] = ()
+    views: int = Field(default=0, ge=0, le=64)
     direction: Direction | None = None
     where: tuple[str, ...] = ()
     val_where: tuple[str, ...] = ()

@@ -41,6 +41,7 @@ class Fastfill(Adapter):
     forms: ClassVar = {"raw": {"unit": False}}
     directions = ("old-to-new",)
     takes_side = True
+    takes_views = True
 
     @property
     def unit(self) -> bool:

@@ -42,6 +42,7 @@ class Fct(Adapter):
     forms: ClassVar = {"raw": {"unit": False}}
     directions = ("old-to-new",)
     takes_side = True
+    takes_views = True
 
     @property
     def unit(self) -> bool:

@@ -43,6 +43,7 @@ class Mlp(Adapter):
     paper = "after Drift-Adapter, EMNLP 2025"
     Params = MlpParams
     params: MlpParams
+    takes_views = True
 
     def fit(self, pairs: Pairs, choose: Choose, work: Work) -> Candidate:
         """One pass for the rotation, then training with a checkpoint after every epoch."""

@@ -24,11 +24,12 @@ from featstore_training.adapters.config import AdapterConfig, Direction
 from featstore_training.adapters.held_out import HeldOut
 from featstore_training.adapters.registry import build_adapter
 from featstore_training.adapters.rows import AdapterRows, choose_adapter_rows
-from featstore_training.batches import CachedColumn
 from featstore_training.checkpoint import RESUME
+from featstore_training.column_cache import ColumnCache
 from featstore_training.joined import JoinedColumns
 from featstore_training.old_head import OldRun
 from featstore_training.run_folder import finished_card, is_unfinished
+from featstore_training.views import check_paired, view_sets
 
 __all__ = ["AdapterReport", "fit_adapter"]
 
@@ -91,6 +92,7 @@ class _Job:
     sides: list[FeatureSet]
     rows: AdapterRows
     new_run: OldRun | None
+    views: dict[str, tuple[FeatureSet, ...]]
 
     @property
     def source(self) -> FeatureSet:
@@ -119,6 +121,8 @@ class _Job:
         beside: dict[str, Any] = {}
         if self.sides:
             beside["side"] = [f"{item.ref} {item.record.uuid}" for item in self.sides]
+        if self.views:
+            beside["views"] = [view.record.uuid for views in self.views.values() for view in views]
         if self.new_run:
             beside["new_classifier"] = self.new_run.digest
         return {"config": config, "inputs": {**inputs, **beside, "rows_and_labels": self.rows.digest()}}
@@ -156,9 +160,10 @@ def fit_adapter(store: Store, config: AdapterConfig, out: Path, *, progress: Pro
     notes = _notes(job, held_out, classes)
     for note in notes:
         progress.note(note)
-    unit = job.method.unit
+    cache = ColumnCache()
     source, target, *sides = (
-        CachedColumn(features, job.rows.fitted, unit=unit) for features in (job.source, job.target, *job.sides)
+        cache.viewed(item, job.views.get(item.ref, ()), job.rows.fitted, unit=job.method.unit, seed=config.seed)
+        for item in (job.source, job.target, *job.sides)
     )
     pairs = Pairs(JoinedColumns([source, *sides]) if sides else source, target, classes)
 
@@ -233,7 +238,25 @@ def _prepare(store: Store, config: AdapterConfig) -> _Job:
     if method.takes_target:
         sides.append(old if direction == "new-to-old" else new)
     new_run = open_new_run(method, config, new)
-    return _Job(config, method, direction, old, new, sides, choose_adapter_rows([old, new, *sides], config), new_run)
+    views = _views(store, method, config, [old, new, *sides])
+    seen = [view for views_of_set in views.values() for view in views_of_set]
+    rows = choose_adapter_rows([old, new, *sides, *seen], config)
+    return _Job(config, method, direction, old, new, sides, rows, new_run, views)
+
+
+def _views(
+    store: Store, method: Adapter, config: AdapterConfig, sets: list[FeatureSet]
+) -> dict[str, tuple[FeatureSet, ...]]:
+    """Cached views of every set, by the set's name; all of the same draws."""
+    if not config.views:
+        return {}
+    if not method.takes_views:
+        raise UsageError(f"'{config.loss}' is not trained step by step, so it sees no views", hint="leave --views out")
+    views = {item.ref: view_sets(store, item, config.views) for item in sets}
+    first, *others = views.values()
+    for other in others:
+        check_paired(first, other)
+    return views
 
 
 def _held_out(job: _Job) -> HeldOut | None:
