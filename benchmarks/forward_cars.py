@@ -1,7 +1,8 @@
 """The forward path on cars: the old gallery mapped into the new space, or queries into the old one.
 
 Data and splits are those of `methods_cars.py`, scenario `exclass`; what is compared is told in `forward_study.py`. SimCLR is
-trained on the images of the old model's training rows; the stronger frozen side is MobileNetV1-0.5 at 128 pixels.
+trained on the images of the old model's training rows; the stronger frozen side is MobileNetV1-0.5 at 128 pixels. With
+`--upgrade cross-loss` the old head was trained with a plain softmax, with `cross-dataset` on groceries instead of cars.
 
     python benchmarks/forward_cars.py --data ../shared/data --out results/forward
     python benchmarks/forward_cars.py --out results/forward --table docs/results/forward.md
@@ -10,10 +11,16 @@ trained on the images of the old model's training rows; the stronger frozen side
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
+from pathlib import Path
 
-from cars import MODELS, NEW, OLD, Cars
+from cars import MODELS, NEW, OLD, WIDTH, Cars
 from forward_study import Study, parse
-from forward_tables import write_tables
+from forward_tables import UPGRADES, write_tables
+
+from featstore.convert import import_features
+from featstore.maps import apply_map
+from featstore_training import TrainConfig, train
 
 STRONGER = "v1_050_128"
 
@@ -22,8 +29,41 @@ def study(test: str, arguments: argparse.Namespace) -> Study:
     """Cars, test classes seen or unseen."""
     folder = arguments.out / f"trunks-cars-{test}"
     trunks = Cars(folder, arguments.data, test, arguments.epochs, models=(OLD, *MODELS[1:-1], STRONGER, NEW))
-    return Study(trunks, arguments.out, STRONGER, arguments.hidden, arguments.side_epochs)
+    made = Study(trunks, arguments.out, STRONGER, arguments.hidden, arguments.side_epochs)
+    if arguments.upgrade != "same":
+        name = UPGRADES[arguments.upgrade]
+        makers: dict[str, Callable[[int], object]] = {
+            "cross-loss": lambda seed: trunks.old("class", seed, "softmax", head="softmax"),
+            "cross-dataset": lambda seed: old_of_groceries(trunks, seed, name),
+        }
+        made.other_old = (name, makers[arguments.upgrade])
+    return made
+
+
+def old_of_groceries(trunks: Cars, seed: int, name: str) -> Path:
+    """An old head that never saw a car: trained on photos of groceries as the same trunk saw them."""
+    trunks.split(seed)
+    store, run = trunks.store, trunks.folder / "runs" / f"{name}-{seed}"
+    if not store.has_features(f"grocery/{OLD}"):
+        import_features(
+            store,
+            trunks.data / "features" / f"grocery_{OLD}.npz",
+            f"grocery/{OLD}",
+            space=store.features(trunks.set(OLD)).space.name,
+            keys={"features": "emb", "ids": "path", "labels": "class_name"},
+            rows_file=trunks.data / "grocery" / "index.csv",
+        )
+    if not store.has_features(trunks.set(f"{name}-{seed}")):
+        config = TrainConfig(loss="independent", new=f"grocery/{OLD}", width=WIDTH, epochs=trunks.epochs, seed=seed)
+        train(store, config, run)
+        apply_map(store, run, trunks.set(OLD), trunks.set(f"{name}-{seed}"))
+    return run
 
 
 if __name__ == "__main__":
-    parse(str(__doc__).splitlines()[0], study, lambda arguments: write_tables("cars", arguments))
+    parse(
+        str(__doc__).splitlines()[0],
+        study,
+        lambda arguments: write_tables("cars", arguments, upgrades=True),
+        ["same", *UPGRADES],
+    )

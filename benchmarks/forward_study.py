@@ -12,7 +12,7 @@ import argparse
 import tarfile
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,7 @@ from featstore.store import FeatureSet
 from featstore_training import AdapterConfig, TrainConfig, fit_adapter, train
 from featstore_training.recipes import find_recipe, merged
 
-__all__ = ["ADAPTERS", "CONTROLS", "FORWARD", "Study", "parse", "rows_of"]
+__all__ = ["CONTROLS", "ROWS", "SCENARIO", "Study", "parse"]
 
 SCENARIO = "exclass"
 STEPS = 5  # of a backfill: values at 0, 0.2, … 1
@@ -71,21 +71,16 @@ FORWARD = {
     "fct + stronger frozen side": Row("fct", ("stronger",)),
     "fastfill": Row("fastfill"),
     "fastfill + simclr": Row("fastfill", ("simclr",)),
+    "fct + simclr and stronger": Row("fct", ("simclr", "stronger")),
 }
 CONTROLS = {
     "fct + permuted simclr": Row("fct", ("permuted",)),
     "fct of simclr alone": Row("fct", source="simclr"),
     "fct + old trunk's raw feature": Row("fct", ("trunk",)),
     "fct of stronger side alone": Row("fct", source="stronger"),
-    "fct + simclr and stronger": Row("fct", ("simclr", "stronger")),
 }
 PUBLISHED = {"fct + simclr, 2048 wide": Row("fct", ("simclr",), params={"hidden": 2048})}
-
-
-def rows_of(arguments: argparse.Namespace) -> dict[str, Row]:
-    """The runs that were asked for, in order."""
-    rows = {**ADAPTERS, **FORWARD, **CONTROLS, **PUBLISHED}
-    return {name: rows[name] for name in arguments.rows}
+ROWS = {**ADAPTERS, **FORWARD, **CONTROLS, **PUBLISHED}
 
 
 @dataclass
@@ -99,6 +94,7 @@ class Study:
         hidden: Width of the joined layers of FCT.
         side_epochs: Of SimCLR.
         asked: Further fields of every evaluation.
+        other_old: Another old model than the study's: name of its runs and sets without `-SEED`, and what makes that of a seed.
     """
 
     trunks: Trunks
@@ -107,12 +103,22 @@ class Study:
     hidden: int
     side_epochs: int
     asked: dict[str, Any] = field(default_factory=dict)
+    other_old: tuple[str, Callable[[int], object]] | None = None
 
     @property
     def ground(self) -> Ground:
-        """The question, as the backward study asks it."""
-        folder = self.out / f"{self.trunks.name}-{self.trunks.test}"
-        return self.trunks.ground(SCENARIO, folder, asked=self.asked)
+        """The question, as the backward study asks it, or with another old model."""
+        name = f"{self.trunks.name}-{self.trunks.test}"
+        if self.other_old is None:
+            return self.trunks.ground(SCENARIO, self.out / name, asked=self.asked)
+        old, prepare = self.other_old
+        ground = self.trunks.ground(SCENARIO, self.out / f"{name}-{old}", asked=self.asked)
+        other = {
+            "old": self.trunks.set(f"{old}-{{seed}}"),
+            "old_run": str(self.trunks.folder / f"runs/{old}-{{seed}}"),
+        }
+        sets = self.trunks.set(f"{old}-{{method}}-{{seed}}")
+        return replace(ground, settings={**ground.settings, **other}, prepare=prepare, sets=sets)
 
     def run(self, rows: dict[str, Row], seed: int) -> None:
         """Whatever is not kept yet of a seed."""
@@ -275,32 +281,39 @@ def _unit(rows: NDArray[np.floating[Any]]) -> NDArray[np.float32]:
     return found
 
 
-def parse(description: str, study: Callable[[str, argparse.Namespace], Study], tables: Callable[..., None]) -> None:
+def parse(
+    description: str,
+    study: Callable[[str, argparse.Namespace], Study],
+    tables: Callable[..., None],
+    upgrades: Sequence[str] = ("same",),
+) -> None:
     """The command line of a study: run what is missing, or write the tables.
 
     Args:
         description: Of the study.
         study: Makes it for a kind of test.
         tables: Writes the tables of a page.
+        upgrades: Names of old models.
     """
-    every = [*ADAPTERS, *FORWARD, *CONTROLS]
+    every = [name for name in ROWS if name not in PUBLISHED]
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--data", type=Path, default=Path("../shared/data"), help="folder with features/ and images")
     parser.add_argument("--out", type=Path, required=True, help="where runs and results are kept")
     parser.add_argument("--tests", nargs="*", choices=list(TESTS), default=list(TESTS))
-    parser.add_argument("--rows", nargs="*", choices=[*every, *PUBLISHED], default=every)
+    parser.add_argument("--rows", nargs="*", choices=list(ROWS), default=every)
     parser.add_argument("--seeds", nargs="*", type=int, default=list(range(5)))
     parser.add_argument("--epochs", type=int, default=10, help="of heads")
     parser.add_argument("--hidden", type=int, default=512, help="width of the joined layers of FCT; published: 2048")
     parser.add_argument("--side-epochs", type=int, default=40, help="of SimCLR")
-    parser.add_argument("--backward", type=Path, default=None, help="folder of methods_cars.py, for its best row")
+    parser.add_argument("--upgrade", choices=upgrades, default=upgrades[0], help="from which old model")
+    parser.add_argument("--backward", type=Path, default=None, help="with --table: folder of methods_cars.py")
     parser.add_argument("--table", type=Path, default=None, metavar="PAGE", help="write the tables, run nothing")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     if arguments.table:
         tables(arguments)
         return
-    rows = rows_of(arguments)
+    rows = {name: ROWS[name] for name in arguments.rows}
     for seed in arguments.seeds:
         for test in arguments.tests:
             study(test, arguments).run(rows, seed)

@@ -9,32 +9,18 @@ from typing import Any
 
 import numpy as np
 from comparison import REFERENCE
+from forward_study import CONTROLS, ROWS, SCENARIO
 from tables import METRIC, Claim, Results, claims_table, percent, rewrite, seeds_of, span, verdict
 from trunks import TESTS
 
 from featstore.evaluate import Column, Resampled
+from featstore_training.sweep import LOCK
 
-__all__ = ["write_tables"]
+__all__ = ["UPGRADES", "write_tables"]
 
+UPGRADES = {"cross-loss": "old-class-softmax", "cross-dataset": "old-grocery"}  # other old models, and their runs
 POINTS = 6  # of a backfill curve, ends included
 SELF = ("raw old", "raw new", "simclr side", "stronger side")
-QUERY_MAPS = ("procrustes", "ridge", "lowrank", "local", "mlp", "posterior", "slerp")
-GALLERY_MAPS = ("procrustes of gallery", "ridge of gallery", "mlp of gallery")
-FORWARD = (
-    "fct",
-    "fct + simclr",
-    "fct + stronger frozen side",
-    "fct + simclr and stronger",
-    "fct + simclr, 2048 wide",
-    "fastfill",
-    "fastfill + simclr",
-)
-CONTROLS = (
-    "fct + permuted simclr",
-    "fct of simclr alone",
-    "fct + old trunk's raw feature",
-    "fct of stronger side alone",
-)
 ORDERINGS = (
     Claim("FCT", "old/old < fct", ("fct", "cross"), ("fct", "old")),
     Claim("FCT", "old/old < fct + simclr", ("fct + simclr", "cross"), ("fct + simclr", "old")),
@@ -82,19 +68,35 @@ ORDERINGS = (
 )
 
 
-def write_tables(name: str, arguments: argparse.Namespace) -> None:
-    """Put the tables of a data set into their places on a page."""
+def write_tables(name: str, arguments: argparse.Namespace, *, upgrades: bool = False) -> None:
+    """Put the tables of a data set into their places on a page, those of other old models too."""
     folders = {test: arguments.out / f"{name}-{test}" for test in TESTS}
-    tables = {f"{name} {test}": _cells(folder) for test, folder in folders.items()}
+    tables = {f"{name} {test}": _cells(folder, _backward(arguments, test)) for test, folder in folders.items()}
     tables |= {f"{name} {test} areas": _areas(folder) for test, folder in folders.items()}
     tables[f"{name} orderings"] = claims_table(folders, ORDERINGS)
+    for upgrade, runs in UPGRADES.items() if upgrades else ():
+        tables |= {f"{name} {test} {upgrade}": _cells(arguments.out / f"{name}-{test}-{runs}", None) for test in TESTS}
     rewrite(arguments.table, tables)
 
 
-def _cells(folder: Path) -> str:
+def _backward(arguments: argparse.Namespace, test: str) -> Path | None:
+    """The same ground of the backward study, if its folder was given."""
+    return arguments.backward / f"{SCENARIO}-{test}" if arguments.backward else None
+
+
+def _best_backward(folder: Path) -> str | None:
+    """The method that validation rows prefer among those that were run on every seed; test rows choose nothing."""
+    scores = {}
+    for lock in folder.glob(f"sweeps/*/{LOCK}"):
+        method = lock.parent.name
+        if method != REFERENCE and seeds_of(folder, method) == seeds_of(folder, REFERENCE):
+            scores[method] = json.loads(lock.read_text(encoding="utf-8"))["trials"][0]["validation"]["score"]
+    return max(scores, key=scores.__getitem__, default=None)
+
+
+def _cells(folder: Path, backward: Path | None) -> str:
     """One line a row: what it finds, and what it costs."""
-    rows = [*QUERY_MAPS, *GALLERY_MAPS, *FORWARD, *CONTROLS]
-    results = Results(folder, [REFERENCE, *SELF, *rows])
+    results = Results(folder, [REFERENCE, *SELF, *ROWS])
     reference = results.of(REFERENCE)
     if reference is None:
         return "Not run yet."
@@ -117,10 +119,16 @@ def _cells(folder: Path) -> str:
     lines.append(line("old/old", reference, REFERENCE, "old", "old encoder | none | "))
     lines.append(line("new/new", reference, REFERENCE, "self", "new encoder | all, images read | "))
     lines.append(line("new/old, nothing done", reference, REFERENCE, "cross", "new encoder | none | "))
+    if backward and (best := _best_backward(backward)):
+        theirs = Results(backward, [best])
+        if found := theirs.of(best):
+            results.seeds[best] = theirs.seeds[best]
+            label = f"best backward method by validation: {best}"
+            lines.append(line(label, found, best, "cross", "new encoder, trained for it | none | "))
     lines += [
         line(f"{method} on itself", found, method, "self", " | | ") for method in SELF if (found := results.of(method))
     ]
-    for method in rows:
+    for method in ROWS:
         if found := results.of(method):
             about = _about(folder, method)
             rewritten, read = ("all", str(about["bytes_a_row"])) if about["mapped"] == "gallery" else ("none", "")
