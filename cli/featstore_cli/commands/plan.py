@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import rich_click as click
 
 from featstore_cli.options import examples, json_option, share, store_option, where_option
-from featstore_cli.render import amount, duration, out, print_json, print_table, progress, size
+from featstore_cli.render import amount, out, print_json, print_table, progress, size
 
 if TYPE_CHECKING:
     from featstore.report import Plan, PlanPath
@@ -129,8 +129,15 @@ def _row(path: PlanPath, *, chosen: bool) -> list[str]:
         f"[dim]{interval}[/]",
         "" if today else f"{100 * change.value:+.1f}",
         "" if today else _MARK[path.compatible],
-        duration(path.seconds) if path.seconds else "–",
+        _time(path.seconds),
         size(path.gallery_bytes) if path.gallery_bytes else "–",
         f"{path.images:,}" if path.images else "–",
         "1" if path.encoders == 1 else "2",
     ]
+
+
+def _time(seconds: float) -> str:
+    """A time in a narrow column."""
+    if not seconds:
+        return "–"
+    return f"{seconds:.1f} s" if seconds < 100 else f"{seconds / 60:.1f} min"
