@@ -20,9 +20,8 @@ def print_result(result: EvalResult, gates: list[GateResult]) -> None:
     _print_cells(result)
     for role, verdicts in result.criterion.items():
         _print_change(result, role, verdicts)
-    if result.subject:
-        _print_other_changes(result)
-        _print_flips(result)
+    _print_other_changes(result)
+    _print_flips(result)
     if result.chain and len(result.criterion) > 1:
         _print_chain(result)
     for curve in result.backfill:
@@ -50,28 +49,31 @@ def _print_cells(result: EvalResult) -> None:
         header = ["%", *(_called(cell) for cell in result.cells)]
         print_table(header, [[name, *(_value(cell, name) for cell in result.cells)] for name in names])
     out.print("[dim]means with 95 % intervals[/]")
+    width = max(len(cell.role) for cell in result.cells)
     for cell in result.cells:
         maps = [f"queries through {cell.query_map}"] if cell.query_map else []
         maps += [f"gallery through {cell.gallery_map}"] if cell.gallery_map else []
         counts = f"{cell.n_queries:,} queries, {cell.n_skipped:,} skipped"
-        out.print(f"[dim]{cell.role:>9}: {cell.query} → {cell.gallery}, {', '.join([counts, *maps])}[/]")
+        out.print(f"[dim]{cell.role:>{width}}: {cell.query} → {cell.gallery}, {', '.join([counts, *maps])}[/]")
         for metric, threshold in cell.thresholds.items():
-            out.print(f"[dim]{'':>9}  {metric} accepts scores of {threshold:.6f} and more[/]")
+            out.print(f"[dim]{'':>{width}}  {metric} accepts scores of {threshold:.6f} and more[/]")
     for note in dict.fromkeys([*result.protocol.notes, *(text for cell in result.cells for text in cell.warnings)]):
         out.print(f"[dim]note: {note}[/]")
 
 
 def _print_change(result: EvalResult, role: str, verdicts: dict[str, bool | None]) -> None:
     name, change = next(item for item in result.differences.items() if item[0].startswith(f"{role} - "))
-    is_subject = role == result.subject
-    rows = []
-    for metric, decided in verdicts.items():
-        row = [metric, _points(change[metric]), _VERDICT[decided]]
-        if is_subject:
-            row.append(_gain(result, metric))
-        rows.append(row)
+    reasons = set(result.update_gain_reason.values()) if role == result.subject else set()
+    reason = reasons.pop() if len(reasons) == 1 else None  # one for all metrics
+    with_gain = role == result.subject and reason is None
+    rows = [
+        [metric, _points(change[metric]), _VERDICT[decided], *([_gain(result, metric)] if with_gain else [])]
+        for metric, decided in verdicts.items()
+    ]
     out.print()
-    print_table(["", name.replace(" - ", " − "), "", *(["update gain"] if is_subject else [])], rows)
+    print_table(["", name.replace(" - ", " − "), "", *(["update gain"] if with_gain else [])], rows)
+    if reason:
+        out.print(f"[dim]no update gain: {reason}[/]")
 
 
 def _gain(result: EvalResult, metric: str) -> str:
@@ -79,18 +81,19 @@ def _gain(result: EvalResult, metric: str) -> str:
     if gain is None:
         return f"[dim]{result.update_gain_reason[metric]}[/]"
     interval = result.update_gain_interval[metric]
-    return f"{gain:.2f}" + (f" [dim]{interval[0]:.2f}–{interval[1]:.2f}[/]" if interval else "")
+    return f"{gain:.2f}" + (f" [dim]{interval[0]:.2f} … {interval[1]:.2f}[/]" if interval else "")
 
 
 def _print_other_changes(result: EvalResult) -> None:
     """The headline of the differences that are no cross-test: what a full backfill brings, and the reference."""
     shown = [
-        f"{name.replace(' - ', ' − ')} {_points(changes[result.headline])}"
+        [name.replace(" - ", " − "), _points(changes[result.headline])]
         for name, changes in result.differences.items()
         if name.partition(" - ")[0] not in result.criterion
     ]
     if shown:
-        out.print(f"{result.headline}: {'; '.join(shown)}")
+        out.print()
+        print_table(["", f"{result.headline}, points"], shown)
 
 
 def _print_flips(result: EvalResult) -> None:

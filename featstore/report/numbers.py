@@ -6,7 +6,19 @@ import math
 
 from featstore.evaluate import Estimated
 
-__all__ = ["MISSING", "between", "bounded", "count", "difference", "percent", "points", "rate", "score", "span"]
+__all__ = [
+    "MISSING",
+    "between",
+    "bounded",
+    "count",
+    "difference",
+    "percent",
+    "points",
+    "rate",
+    "score",
+    "span",
+    "whole",
+]
 
 MISSING = "–"
 
@@ -14,6 +26,11 @@ MISSING = "–"
 def percent(fraction: float) -> str:
     """A fraction in [0, 1] as percent with one decimal, without the sign: 0.4371 → `43.7`."""
     return MISSING if math.isnan(fraction) else f"{100 * fraction:.1f}"
+
+
+def whole(fraction: float) -> str:
+    """A fraction of any size and sign as whole percent, without the sign of percent: −0.93 → `−93`."""
+    return f"{100 * fraction:.0f}".replace("-", "−")
 
 
 def span(interval: tuple[float, float] | None) -> str:
