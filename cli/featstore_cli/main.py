@@ -45,6 +45,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "verify": ("featstore_cli.commands.verify:verify", "Check that the store holds what was published."),
     "doctor": ("featstore_cli.commands.doctor:doctor", "Encode a few kept inputs again and report drift."),
     "repair": ("featstore_cli.commands.repair:repair", "Mend what verify finds damaged."),
+    "retry-failed": ("featstore_cli.commands.retry:retry_failed", "Encode the failed images of a set once more."),
     "du": ("featstore_cli.commands.inspect:du", "Say what datasets and feature sets take up."),
     "diff": ("featstore_cli.commands.compare:diff", "Say what differs between two versions, sets or datasets."),
     "declare": ("featstore_cli.commands.compare:declare", "Declare that features of two sets may be compared."),
@@ -65,7 +66,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "metrics": ("featstore_cli.commands.eval:metrics", "List the metrics and their conventions."),
 }
 _GROUPS: list[CommandGroupDict] = [
-    {"name": "Fill the store", "commands": ["init", "extract", "models", "import", "export", "dataset"]},
+    {
+        "name": "Fill the store",
+        "commands": ["init", "extract", "retry-failed", "models", "import", "export", "dataset"],
+    },
     {"name": "Learn and upgrade", "commands": ["train", "apply", "backfill", "upgrade", "config", "losses"]},
     {"name": "Decide and search", "commands": ["plan", "eval", "metrics", "search", "index"]},
     {

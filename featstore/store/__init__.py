@@ -20,6 +20,7 @@ from featstore.store.records import RowFailure, TagEntry, Version
 from featstore.store.repair import RepairReport, repair
 from featstore.store.replacement import commit_replacement, plan_replacement
 from featstore.store.restore import restore_marker
+from featstore.store.retry import RetryReport, retry_failed
 from featstore.store.reuse import Copied, DigestIndex
 from featstore.store.splits import parse_fractions, split_dataset
 from featstore.store.store import Store
@@ -47,6 +48,7 @@ __all__ = [
     "Problem",
     "RepairReport",
     "Replaced",
+    "RetryReport",
     "RowFailure",
     "RowStatus",
     "SetDescription",
@@ -76,6 +78,7 @@ __all__ = [
     "publisher",
     "repair",
     "restore_marker",
+    "retry_failed",
     "split_dataset",
     "usage",
     "verify",

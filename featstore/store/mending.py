@@ -46,7 +46,13 @@ class Replaced:
 
 
 def replace_shards(
-    files: Files, features: FeatureSet, broken: list[Salvage], valid: dict[tuple[str, int], int], *, dry_run: bool
+    files: Files,
+    features: FeatureSet,
+    broken: list[Salvage],
+    valid: dict[tuple[str, int], int],
+    *,
+    dry_run: bool,
+    damaged: bool = True,
 ) -> list[Replaced]:
     """Commit new segments in the place of broken shards; rows that are lacking count as failed from then on.
 
@@ -56,6 +62,7 @@ def replace_shards(
         broken: What is known of the shards, in row order.
         valid: Rows with a feature of every listed shard, by segment and shard.
         dry_run: Write nothing.
+        damaged: Whether the old shards are marked so; else rows that had failed have a feature now.
 
     Raises:
         ConflictError: the set got another version meanwhile that does not list the shards any more.
@@ -68,7 +75,7 @@ def replace_shards(
         else:
             runs.append([left])
     made = [(run, _fill(files, features, run, dry_run=dry_run)) for run in runs]
-    version = features.version if dry_run else _commit(files, features, made, valid)
+    version = features.version if dry_run else _commit(files, features, made, valid, damaged=damaged)
     any_known = any(part.indexed for part in features.record.segments)
     replaced = []
     for run, segment in made:
@@ -128,6 +135,8 @@ def _commit(
     features: FeatureSet,
     made: list[tuple[list[Salvage], VectorSegment]],
     valid: dict[tuple[str, int], int],
+    *,
+    damaged: bool,
 ) -> int:
     def build(newest: FeatureSetVersion | None, number: int) -> FeatureSetVersion:
         if newest is None or not {run[0].part for run, _ in made} <= set(newest.segments):
@@ -135,15 +144,18 @@ def _commit(
         segments: list[VectorSegment] = []
         for part in newest.segments:
             segments += _split(part, [entry for entry in made if entry[0][0].part == part], valid)
-        damaged = [
+        replaced = [
             Damage(segment=run[0].part.name, start=segment.start, stop=segment.stop, replaced_by=segment.name)
             for run, segment in made
         ]
         return newest.successor(
             number,
             segments=tuple(segments),
-            damaged=(*newest.damaged, *damaged),
-            provenance={**newest.provenance, "repaired": [entry.model_dump() for entry in damaged]},
+            damaged=(*newest.damaged, *(replaced if damaged else ())),
+            provenance={
+                **newest.provenance,
+                "repaired" if damaged else "retried": [entry.model_dump() for entry in replaced],
+            },
         )
 
     return features_log(files, features.record.dataset, features.record.name).commit(build).number
