@@ -40,6 +40,8 @@ __all__ = [
     "UnknownNameError",
     "UntrustedError",
     "UsageError",
+    "as_text",
+    "from_text",
     "sample_of",
 ]
 
@@ -129,6 +131,19 @@ class MissingExtraError(FeatstoreError, ImportError):
             f"{purpose} needs the package '{package}', which is not installed",
             hint=f"pip install 'featstore[{extra}]'",
         )
+
+
+def as_text(error: FeatstoreError) -> tuple[str, str, str]:
+    """Kind, message and hint, to be sent to another process; some errors have constructors that unpickling cannot call."""
+    return type(error).__name__, error.message, error.hint
+
+
+def from_text(kind: str, message: str, hint: str) -> FeatstoreError:
+    """The error that `as_text` described."""
+    found = globals().get(kind, FeatstoreError)
+    error: FeatstoreError = found.__new__(found)
+    FeatstoreError.__init__(error, message, hint=hint)
+    return error
 
 
 def sample_of(items: Iterable[object], limit: int = 5) -> str:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from featstore.store import Store
 
 __all__ = [
+    "engine_option",
     "examples",
     "json_option",
     "pairs",
@@ -67,6 +68,14 @@ def examples(*lines: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
 def json_option(command: Callable[..., Any]) -> Callable[..., Any]:
     """`--json`, passed as `as_json`."""
     return click.option("--json", "as_json", is_flag=True, help="Print the result as JSON on stdout.")(command)
+
+
+def engine_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    """`--engine`."""
+    kinds = click.Choice(["local", "ray"])
+    return click.option(
+        "--engine", type=kinds, default="local", show_default=True, help="Who works: this machine, or a Ray cluster."
+    )(command)
 
 
 def rank_option(command: Callable[..., Any]) -> Callable[..., Any]:

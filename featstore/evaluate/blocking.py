@@ -7,6 +7,7 @@ import re
 from dataclasses import dataclass
 
 from featstore.errors import UsageError
+from featstore.ray_pool import Engine
 
 __all__ = ["DEFAULT_BLOCKING", "DEFAULT_MAX_MEMORY", "Blocking", "parse_memory", "thread_count"]
 
@@ -26,6 +27,7 @@ class Blocking:
         tile_queries: Queries of one GEMM.
         state_bytes: Memory for the counters of a block of queries; the gallery is read twice per block.
         keep_bytes: A gallery that takes no more than this as float32 is prepared once and kept.
+        engine: Where the workers are: processes of this machine, or actors of a Ray cluster.
         workers: Processes that each count a part of the gallery; each takes the memory above.
     """
 
@@ -34,9 +36,10 @@ class Blocking:
     state_bytes: int = 512 * 2**20
     keep_bytes: int = 512 * 2**20
     workers: int = 1
+    engine: Engine = "local"
 
     @classmethod
-    def within(cls, max_memory: int, *, rows: int, width: int, workers: int = 1) -> Blocking:
+    def within(cls, max_memory: int, *, rows: int, width: int, workers: int = 1, engine: Engine = "local") -> Blocking:
         """Cut work on a gallery [rows, width] so that all workers together stay within `max_memory` bytes.
 
         Raises:
@@ -54,7 +57,7 @@ class Blocking:
             )
         whole = 4 * rows * width
         keep = whole if whole <= free // 2 else 0
-        return cls(state_bytes=free - keep, keep_bytes=keep, workers=workers)
+        return cls(state_bytes=free - keep, keep_bytes=keep, workers=workers, engine=engine)
 
 
 DEFAULT_BLOCKING = Blocking()

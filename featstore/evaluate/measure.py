@@ -160,7 +160,13 @@ class CellMeasure:
     def blocking(self, gallery: Vectors) -> Blocking:
         """How the work on a gallery is cut to stay within the request's memory."""
         request = self._request
-        return Blocking.within(request.max_memory, rows=gallery.rows, width=gallery.width, workers=request.workers)
+        return Blocking.within(
+            request.max_memory,
+            rows=gallery.rows,
+            width=gallery.width,
+            workers=request.workers,
+            engine=request.engine,
+        )
 
     def _vectors(self, side: Side, rows: NDArray[np.int64], templates: Templates | None) -> Vectors:
         if templates is None:

@@ -254,12 +254,12 @@ def ranked_blocks(
         AlignmentError: The widths differ, or `relevance` speaks of other numbers of rows.
         NonFiniteError: A row cannot be scored.
     """
-    if blocking.workers > 1 and gallery.rows > blocking.workers:
+    if (blocking.workers > 1 or blocking.engine == "ray") and gallery.rows > blocking.workers:
+        from featstore.evaluate.ray_workers import counted_on_ray
         from featstore.evaluate.workers import counted_in_processes
 
-        yield from counted_in_processes(
-            query, gallery, relevance, kind=kind, blocking=blocking, progress=progress, task=task
-        )
+        counted = counted_on_ray if blocking.engine == "ray" else counted_in_processes
+        yield from counted(query, gallery, relevance, kind=kind, blocking=blocking, progress=progress, task=task)
         return
     ranker = Ranker(query, gallery, relevance, kind=kind, blocking=blocking)
     blocks = ranker.query_blocks()

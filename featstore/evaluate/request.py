@@ -13,6 +13,7 @@ from featstore.evaluate.cells import CellPlan, Side
 from featstore.evaluate.compatibility import CANDIDATE
 from featstore.evaluate.metrics import metric_info
 from featstore.evaluate.scores import ScoreKind
+from featstore.ray_pool import Engine
 
 __all__ = ["EvalRequest"]
 
@@ -54,6 +55,7 @@ class EvalRequest(BaseModel):
         further_metrics: Names to be added to these.
         max_memory: Bytes that the evaluation may take beside what the process holds already.
         workers: Processes that divide the gallery.
+        engine: Where they are: on this machine, or actors of a Ray cluster (`RAY_ADDRESS`, else on this machine).
         cache: Take cells that were measured before from the user's cache, and keep those that were not.
         allow_unrelated: Compare sets whose spaces nothing declares comparable, and mark the cell.
         bootstrap: Resamples for the intervals; 0 for none.
@@ -90,6 +92,7 @@ class EvalRequest(BaseModel):
     further_metrics: tuple[str, ...] = ()
     max_memory: int = Field(default=DEFAULT_MAX_MEMORY, gt=0)
     workers: int = Field(default=1, ge=1)
+    engine: Engine = "local"
     cache: bool = True
     allow_unrelated: bool = False
     bootstrap: int = Field(default=2000, ge=0)

@@ -18,6 +18,7 @@ from featstore.extract.listing import Listing, add_rows
 from featstore.extract.outputs import Output
 from featstore.extract.plan import Unit, plan_jobs, units_of
 from featstore.extract.process import keep_memory
+from featstore.extract.ray_engine import run_ray
 from featstore.extract.request import ExtractReport, ExtractRequest, SetReport
 from featstore.extract.stages import Stages
 from featstore.extract.workers import Work, run_here, run_workers
@@ -103,7 +104,7 @@ def _fill(
         workers = processes_for(request, sum(unit.rows for unit in units), begun.rate)
         ledger = Ledger(len(units), request.max_failures, progress)
         done.interrupted = _run(
-            work, [begun.outputs[name] for name in jobs], units, min(workers, len(units)), ledger, progress
+            request, work, [begun.outputs[name] for name in jobs], units, min(workers, len(units)), ledger, progress
         )
         done.spared += ledger.spared
         done.stages = Stages.sum([done.stages, ledger.stages])
@@ -127,11 +128,19 @@ def _fill(
 
 
 def _run(
-    work: Work, outputs: list[Output], units: list[Unit], workers: int, ledger: Ledger, progress: Progress
+    request: ExtractRequest,
+    work: Work,
+    outputs: list[Output],
+    units: list[Unit],
+    workers: int,
+    ledger: Ledger,
+    progress: Progress,
 ) -> bool:
     """Do the units; True if the user asked to stop while the last of them were under way."""
     with Interrupts() as stop:
-        if workers == 1:
+        if request.engine == "ray":
+            run_ray(work, units, request.workers, request.gpus_per_worker, ledger, stop, progress)
+        elif workers == 1:
             run_here(work, outputs, units, ledger, stop, progress)
         else:
             run_workers(work, units, workers, ledger, stop, progress)

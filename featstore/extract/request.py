@@ -10,6 +10,7 @@ from featstore.encoders.augment import Augment
 from featstore.encoders.numerics import Numerics
 from featstore.extract.stages import Stage, StageReport
 from featstore.ranks import ALONE, Rank
+from featstore.ray_pool import Engine
 from featstore.store.policies import ZeroRows
 from featstore.strict import Strict
 
@@ -34,6 +35,8 @@ class ExtractRequest(Strict):
         views: So many augmented views of every image are encoded besides the image as it is, each into a set of its own.
         view_seed: What they are drawn from, together with the images' ids.
         augment: What may change in a view.
+        engine: Who works: processes of this machine, or actors of a Ray cluster (`RAY_ADDRESS`, else on this machine).
+        gpus_per_worker: Of each Ray actor; a fraction lets several share one.
         rank: Which of several independent processes this is; each takes every n-th shard, and the last one commits.
         canary: So many of the images, at most, are kept in the store with each set, for `doctor` to encode them again.
     """
@@ -53,6 +56,8 @@ class ExtractRequest(Strict):
     views: int = Field(default=0, ge=0, le=64)
     view_seed: int = Field(default=0, ge=0)
     augment: Augment = Field(default_factory=Augment)
+    engine: Engine = "local"
+    gpus_per_worker: float = Field(default=0.0, ge=0)
     rank: Rank = ALONE
     canary: int = Field(default=16, ge=0, le=256)
 

@@ -11,7 +11,7 @@ import os
 import signal
 import threading
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
@@ -20,8 +20,7 @@ from typing import Any
 
 import torch
 
-import featstore.errors
-from featstore.errors import FeatstoreError
+from featstore.errors import FeatstoreError, as_text, from_text
 from featstore.extract.interrupts import Interrupts
 from featstore.extract.ledger import Ledger
 from featstore.extract.listing import Places
@@ -36,7 +35,7 @@ from featstore.store import DigestIndex, FeatureJob, Store
 from featstore.store.names import is_view
 from featstore.store.policies import ZeroRows
 
-__all__ = ["Work", "run_here", "run_workers"]
+__all__ = ["Work", "run_here", "run_workers", "workbench"]
 
 _POLL_SECONDS = 0.2
 _LIVES = 2  # a worker may die once (a passing shortage of memory); the second time the cause is in the work
@@ -198,7 +197,7 @@ def _hear(slot: _Slot, ledger: Ledger) -> None:
 def _check(slot: _Slot, work: Work, stop: Interrupts) -> None:
     """Retire a worker that has ended; replace it once if it died."""
     if slot.error is not None:
-        raise _rebuilt(*slot.error)
+        raise from_text(*slot.error)
     if slot.process is None or (slot.process.is_alive() and not slot.finished):
         return
     if not (slot.finished or slot.closed):
@@ -238,14 +237,6 @@ def _cause(code: int | None) -> str:
     return f"exit code {code}"
 
 
-def _rebuilt(kind: str, message: str, hint: str) -> FeatstoreError:
-    """The error a worker reported. Errors cross the pipe as text: some have constructors that unpickling cannot call."""
-    found = getattr(featstore.errors, kind, FeatstoreError)
-    error: FeatstoreError = found.__new__(found)
-    FeatstoreError.__init__(error, message, hint=hint)
-    return error
-
-
 # --- in the worker process ---------------------------------------------------------------------------------------------
 
 
@@ -259,7 +250,7 @@ def _worker(work: Work, units: dict[int, Unit], pipe: Connection) -> None:
         keep_memory()
         _do(work, units, pipe, stop)
     except FeatstoreError as error:
-        pipe.send(("error", (type(error).__name__, error.message, error.hint)))
+        pipe.send(("error", as_text(error)))
     except BrokenPipeError:
         os._exit(1)  # the parent is gone
     except Exception:  # noqa: BLE001 - whatever it is, the parent must hear of it
@@ -267,7 +258,12 @@ def _worker(work: Work, units: dict[int, Unit], pipe: Connection) -> None:
         pipe.send(("error", ("FeatstoreError", f"a worker failed:\n{text}", "finished shards stay; this is a bug")))
 
 
-def _do(work: Work, units: dict[int, Unit], pipe: Connection, stop: threading.Event) -> None:
+def workbench(work: Work) -> Callable[[Unit, Callable[[Tally], None]], None]:
+    """Load the encoders in a worker; what is returned does one unit and tells after each batch how far it is.
+
+    Raises:
+        SpaceMismatchError: an encoder is not the one that the work was planned with.
+    """
     places = Places(work.store.dataset(*work.dataset))
     indexes = _indexes(work)
     names = [job.plan.name for job in work.jobs]
@@ -279,6 +275,15 @@ def _do(work: Work, units: dict[int, Unit], pipe: Connection, stop: threading.Ev
             what=f"{target.uri} became another encoder in a worker process",
             hint="its factory must give the same weights every time; seed it, or load them from a file",
         )
+
+    def do(unit: Unit, on_batch: Callable[[Tally], None]) -> None:
+        run_unit(unit, work.jobs, outputs, indexes, places, work.source, work.batch, work.zero_rows, on_batch)
+
+    return do
+
+
+def _do(work: Work, units: dict[int, Unit], pipe: Connection, stop: threading.Event) -> None:
+    fill = workbench(work)
     for number, unit in units.items():
         if stop.is_set():
             break
@@ -286,7 +291,7 @@ def _do(work: Work, units: dict[int, Unit], pipe: Connection, stop: threading.Ev
         def on_batch(tally: Tally, number: int = number) -> None:
             pipe.send(("tally", (number, tally)))
 
-        run_unit(unit, work.jobs, outputs, indexes, places, work.source, work.batch, work.zero_rows, on_batch)
+        fill(unit, on_batch)
         pipe.send(("done", number))
     pipe.send(("finished", None))
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import time
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -19,6 +19,7 @@ from featstore.maps.modules import FeatureMap
 from featstore.maps.uncertainty import uncertainty_name, uncertainty_run
 from featstore.progress import SILENT, Progress
 from featstore.ranks import ALONE, Rank
+from featstore.ray_pool import Engine, ray_map
 from featstore.store import (
     FeatureJob,
     FeatureSet,
@@ -31,6 +32,7 @@ from featstore.store import (
     plan_shard_rows,
     publisher,
 )
+from featstore.store.publisher import Publish
 
 __all__ = ["ApplyReport", "apply_map", "map_block", "map_rows", "outcomes"]
 
@@ -73,6 +75,8 @@ def apply_map(
     side: Sequence[str] = (),
     dtype: DTypeLike | None = None,
     rank: Rank = ALONE,
+    engine: Engine = "local",
+    workers: int | None = None,
     progress: Progress = SILENT,
 ) -> ApplyReport:
     """Map every row of a feature set into another set of the same dataset.
@@ -90,6 +94,8 @@ def apply_map(
         side: The side-information that the map takes, in the order it was trained with.
         dtype: Stored dtype; float32 unless given. A target that was begun keeps its own.
         rank: Which of several independent processes this is; each maps every n-th shard, and the last one commits.
+        engine: `local` maps in this process, which keeps the disk busy; `ray` in actors of a Ray cluster.
+        workers: Ray actors; None takes as many as the cluster has CPUs for.
         progress: Who listens.
 
     Raises:
@@ -115,13 +121,13 @@ def apply_map(
         target.name,
         learned.space,
         chosen,
-        shard_rows=plan_shard_rows(rows, learned.space.width * chosen.itemsize, workers=rank.count),
+        shard_rows=plan_shard_rows(rows, learned.space.width * chosen.itemsize, workers=rank.count * (workers or 1)),
         source=", ".join(f"{item.ref} {item.record.uuid}" for item in (source, *sides)),
         rows=rows,
     )
     if job is not None:
         job.tell_of_others(progress)
-        _fill(job, learned.module, source, sides, rank, progress)
+        _fill(_Mapper(job, learned.module, source, sides), rank, engine, workers, progress)
         left = sum(stop - start for start, stop in map(job.shard_range, job.pending()))
         if left:
             return ApplyReport(
@@ -201,31 +207,53 @@ def _check_made_from(store: Store, existing: FeatureSet, source: FeatureSet, mad
         )
 
 
-def _fill(
-    job: FeatureJob,
-    module: FeatureMap,
-    source: FeatureSet,
-    sides: Sequence[FeatureSet],
-    rank: Rank,
-    progress: Progress,
-) -> None:
-    mine = [shard for shard in range(job.n_shards) if rank.owns(shard)]
-    pending = sorted(set(mine) & set(job.pending()))
-    rows, todo = (sum(stop - start for start, stop in map(job.shard_range, shards)) for shards in (mine, pending))
-    progress.start(f"mapping {source.name} to {job.name}", rows, "rows", done=rows - todo)
-    if not pending:
-        return
-    digests = source.input_digests()
-    status, failures = outcomes([source, *sides], job.stop)
-    with publisher(job, progress) as publish:
-        for shard in pending:
-            start, stop = job.shard_range(shard)
-            mapped = np.empty((stop - start, job.width), dtype=np.float32)
-            map_rows(module, source, sides, start, stop, mapped)
+class _Mapper(NamedTuple):
+    """What it takes to map a shard; picklable, its parts by name or value."""
+
+    job: FeatureJob
+    module: FeatureMap
+    source: FeatureSet
+    sides: Sequence[FeatureSet]
+
+    def publish_through(self, publish: Publish) -> Callable[[int], None]:
+        """A function that maps a shard and publishes it."""
+        digests = self.source.input_digests()
+        status, failures = outcomes([self.source, *self.sides], self.job.stop)
+
+        def do(shard: int) -> None:
+            start, stop = self.job.shard_range(shard)
+            mapped = np.empty((stop - start, self.job.width), dtype=np.float32)
+            map_rows(self.module, self.source, self.sides, start, stop, mapped)
             first, last = (bisect_left(failures, row, key=lambda failure: failure.row) for row in (start, stop))
             publish(
                 shard, mapped, status=status[start:stop], digests=digests[start:stop], failures=failures[first:last]
             )
+
+        return do
+
+
+def _on_ray(mapper: _Mapper) -> Callable[[int], None]:
+    """In a Ray actor."""
+    return mapper.publish_through(mapper.job.publish)
+
+
+def _fill(mapper: _Mapper, rank: Rank, engine: Engine, workers: int | None, progress: Progress) -> None:
+    job = mapper.job
+    mine = [shard for shard in range(job.n_shards) if rank.owns(shard)]
+    pending = sorted(set(mine) & set(job.pending()))
+    sizes = {shard: stop - start for shard in mine for start, stop in [job.shard_range(shard)]}
+    rows, todo = sum(sizes.values()), sum(sizes[shard] for shard in pending)
+    progress.start(f"mapping {mapper.source.name} to {job.name}", rows, "rows", done=rows - todo)
+    if not pending:
+        return
+    if engine == "ray":
+        for number, _ in ray_map(_on_ray, mapper, pending, workers=workers):
+            progress.advance(sizes[pending[number]])
+        return
+    with publisher(job, progress) as publish:
+        do = mapper.publish_through(publish)
+        for shard in pending:
+            do(shard)
 
 
 @torch.inference_mode()

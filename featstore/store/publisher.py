@@ -31,7 +31,7 @@ class Publish(Protocol):
         status: NDArray[np.uint8] | None = None,
         digests: NDArray[np.uint8] | None = None,
         failures: Sequence[RowFailure] = (),
-    ) -> None:
+    ) -> bool | None:
         """See `FeatureJob.publish`."""
 
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import rich_click as click
 
-from featstore_cli.options import examples, json_option, rank_of, rank_option, store_option
+from featstore_cli.options import engine_option, examples, json_option, rank_of, rank_option, store_option
 from featstore_cli.render import amount, duration, out, print_json, progress
 
 if TYPE_CHECKING:
@@ -24,11 +24,22 @@ if TYPE_CHECKING:
     "--dtype", type=click.Choice(["float16", "float32"]), default="float32", show_default=True, help="Stored type."
 )
 @rank_option
+@engine_option
+@click.option("--workers", type=click.IntRange(1), help="Ray workers; default: one a CPU of the cluster.")
 @json_option
 @store_option
 @examples("featstore apply runs/odpp cars/new --as cars/odpp")
 def apply(
-    store: Store, run: Path, set_: str, side: tuple[str, ...], as_: str, dtype: str, rank: str | None, as_json: bool
+    store: Store,
+    run: Path,
+    set_: str,
+    side: tuple[str, ...],
+    as_: str,
+    dtype: str,
+    rank: str | None,
+    engine: Literal["local", "ray"],
+    workers: int | None,
+    as_json: bool,
 ) -> None:
     """Map a cached feature set into another one.
 
@@ -39,7 +50,16 @@ def apply(
 
     with progress() as listener:
         report = apply_map(
-            store, run, set_, as_, side=side, dtype=dtype, rank=rank_of(rank, listener), progress=listener
+            store,
+            run,
+            set_,
+            as_,
+            side=side,
+            dtype=dtype,
+            rank=rank_of(rank, listener),
+            engine=engine,
+            workers=workers,
+            progress=listener,
         )
     if as_json:
         print_json(asdict(report))

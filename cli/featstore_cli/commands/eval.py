@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 import rich_click as click
 
 from featstore_cli.exit_codes import ExitCode
-from featstore_cli.options import examples, json_option, store_option, where_option
+from featstore_cli.options import engine_option, examples, json_option, store_option, where_option
 from featstore_cli.render import out, print_json, progress
 
 if TYPE_CHECKING:
@@ -72,6 +72,7 @@ _REPORTED_RATES = (1e-2, 1e-3, 1e-4)
 )
 @click.option("--max-memory", metavar="SIZE", default="512M", show_default=True, help="For the evaluation, e.g. 4G.")
 @click.option("--workers", type=click.IntRange(1), default=1, show_default=True, help="Processes for the gallery.")
+@engine_option
 @click.option("--no-cache", is_flag=True, help="Measure cells again that were measured before.")
 @click.option(
     "--metric", "metrics", metavar="NAME", multiple=True, help="Metric to report; repeatable. See `featstore metrics`."
@@ -147,6 +148,7 @@ def eval_(
     widths: Literal["refuse", "truncate", "pad"],
     max_memory: str,
     workers: int,
+    engine: Literal["local", "ray"],
     no_cache: bool,
     metrics: tuple[str, ...],
     backfill: tuple[str, ...],
@@ -205,6 +207,7 @@ def eval_(
         widths=widths,
         max_memory=parse_memory(max_memory),
         workers=workers,
+        engine=engine,
         cache=not no_cache,
         metrics=metrics,
         further_metrics=tuple(metric for gate in parsed for metric in gate.metrics),

@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import rich_click as click
 
 from featstore_cli.exit_codes import ExitCode
 from featstore_cli.extraction import print_plan, print_report
-from featstore_cli.options import examples, json_option, pairs, rank_of, rank_option, share, store_option, typed
+from featstore_cli.options import (
+    engine_option,
+    examples,
+    json_option,
+    pairs,
+    rank_of,
+    rank_option,
+    share,
+    store_option,
+    typed,
+)
 from featstore_cli.render import print_json, progress
 
 if TYPE_CHECKING:
@@ -49,6 +59,10 @@ if TYPE_CHECKING:
     "--canary", type=click.IntRange(0, 256), default=16, show_default=True, help="Images kept for `featstore doctor`."
 )
 @rank_option
+@engine_option
+@click.option(
+    "--gpus-per-worker", type=click.FloatRange(0), default=0.0, help="Of a Ray worker, e.g. 0.25; default: 0."
+)
 @click.option("--dry-run", is_flag=True, help="Only say what would be done, how long it takes and what it costs.")
 @click.option("--price-per-hour", type=click.FloatRange(0), help="Of a machine, for --dry-run.")
 @json_option
@@ -79,6 +93,8 @@ def extract(
     augment: tuple[str, ...],
     canary: int,
     rank: str | None,
+    engine: Literal["local", "ray"],
+    gpus_per_worker: float,
     dry_run: bool,
     price_per_hour: float | None,
     as_json: bool,
@@ -127,6 +143,8 @@ def extract(
             augment=Augment(**typed(augment, option="--augment", example="flip=false")),
             canary=canary,
             rank=rank_of(rank, listener),
+            engine=engine,
+            gpus_per_worker=gpus_per_worker,
         )
         if dry_run:
             plan = plan_extraction(store, request, price_per_hour=price_per_hour, progress=listener)
