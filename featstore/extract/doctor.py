@@ -15,7 +15,7 @@ from featstore.store.names import clean_name, is_view
 __all__ = ["Diagnosis", "doctor"]
 
 # kinds of model that are data: to follow one that is recorded executes nothing
-_DATA = ("run", "timm", "onnx")
+_DATA = ("run", "timm", "hf", "onnx")
 
 
 class Diagnosis(BaseModel):
