@@ -104,7 +104,7 @@ def plan_extraction(
     begun = begin(store, request, progress)
     sets, missing = _missing(store, request, begun)
     written = sum(item.bytes for item in sets.values())
-    ranks = request.rank.count
+    ranks, machines = request.rank.count, request.rank.count / request.rank.local
     stages, copied, seconds, rate = Stages(), 0, None, None
     processes = processes_for(request, -(-missing // ranks), begun.rate)
     if begun.sample is not None and missing:
@@ -131,7 +131,7 @@ def plan_extraction(
         bytes_read=round(stages.bytes_read / begun.sample.images * missing) if begun.sample else 0,
         bytes_written=written,
         seconds=seconds,
-        cost=None if price_per_hour is None or seconds is None else seconds / 3600 * price_per_hour * ranks,
+        cost=None if price_per_hour is None or seconds is None else seconds / 3600 * price_per_hour * machines,
         sets=sets,
     )
 
