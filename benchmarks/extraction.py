@@ -76,7 +76,6 @@ def budget(folder: Path, title: str, uri: str, images: Path, count: int, rounds:
     paths = sorted(images.rglob("*.*"))[: 4 * BATCH]
     arrays = np.stack([encoder.preprocess.apply(decode_image(path.read_bytes())) for path in paths[:BATCH]])
     short, long = (listing(folder, images, n) for n in (64, 64 + count))
-    store_number = iter(range(10**6))
 
     def forward() -> None:
         for _ in range(4):
@@ -88,7 +87,7 @@ def budget(folder: Path, title: str, uri: str, images: Path, count: int, rounds:
 
     def extracted(spec: str) -> Callable[[], None]:
         def run() -> None:
-            store = Store.init(folder / f"store{next(store_number)}")
+            store = Store.init(tempfile.mkdtemp(dir=folder))
             extract(store, ExtractRequest(source=spec, dataset="d", models={"f": uri}, workers=1, canary=0))
 
         return run
@@ -140,12 +139,11 @@ def plain_loop(encoder: Encoder, spec: str, out: Path) -> None:
 def together(folder: Path, images: Path, count: int, rounds: int) -> None:
     """Two encoders in one pass, and one after the other."""
     models = {"tiny": str(folder / "tiny"), "middle": str(folder / "middle")}
-    number = iter(range(10**6))
     specs = [listing(folder, images, n) for n in (64, 64 + count)]
 
     def run(spec: str, *passes: dict[str, str]) -> Callable[[], None]:
         def work() -> None:
-            store = Store.init(folder / f"both{next(number)}")
+            store = Store.init(tempfile.mkdtemp(dir=folder))
             for chosen in passes:
                 extract(store, ExtractRequest(source=spec, dataset="d", models=chosen, workers=1, canary=0))
 
@@ -198,17 +196,8 @@ def cached(folder: Path, count: int) -> None:
             path.parent.mkdir(parents=True)
         Image.fromarray(rng.integers(0, 256, (8, 8), dtype=np.uint8)).save(path)
     write_network(folder / "tiny", 8, 4)
-    command = [
-        sys.executable,
-        "-m",
-        "featstore_cli",
-        "extract",
-        str(root),
-        "--dataset",
-        "d",
-        "--model",
-        f"f={folder}/tiny",
-    ]
+    featstore = str(Path(sys.executable).with_name("featstore"))
+    command = [featstore, "extract", str(root), "--dataset", "d", "--model", f"f={folder}/tiny"]
     environment = os.environ | {"FEATSTORE_STORE": str(folder / "store"), "OMP_NUM_THREADS": "1"}
     Store.init(folder / "store")
     for name, arguments in (

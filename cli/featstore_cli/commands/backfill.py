@@ -73,7 +73,7 @@ def order(store: Store, gallery: str, order_: str, seed: int, file: Path | None,
 @click.option("--by", "order_", metavar="ORDER", default="random", show_default=True, help="Which rows first.")
 @click.option("--seed", default=0, show_default=True, help="Of a random order.")
 @click.option("--new", metavar="SET", help="Take new features from this set.")
-@click.option("--images", metavar="FOLDER", help="Encode these images instead, with --model.")
+@click.option("--images", metavar="SOURCE", help="Encode these images instead, with --model.")
 @click.option("--model", metavar="MODEL", help="The new encoder.")
 @json_option
 @store_option

@@ -21,7 +21,7 @@ _SHOWN_IDS = 10
 @click.command()
 @click.argument("what", metavar="[DATASET|SET]", required=False)
 @click.option("--from", "copy", metavar="STORE", help="A second copy of the store: a folder or a URL.")
-@click.option("--images", metavar="FOLDER", help="Encode damaged rows again from these images.")
+@click.option("--images", metavar="SOURCE", help="Encode damaged rows again from these images.")
 @click.option("--model", "models", metavar="NAME=MODEL", multiple=True, help="The encoder that made a set; repeatable.")
 @click.option("--give-up", is_flag=True, help="Let rows that nothing has count as failed.")
 @click.option("--dry-run", is_flag=True, help="Only say what would be done.")

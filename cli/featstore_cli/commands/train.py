@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 @click.option("--reference", metavar="LOCK", help="With --sweep: sweep.lock of the independent reference.")
 @click.option("--old", metavar="SET", help="Be compatible with this set (independent needs none).")
 @click.option("--new", metavar="SET", help="Cached features of the new backbone.")
-@click.option("--images", metavar="SOURCE", help="Instead of --new: train a backbone on the images of this folder.")
+@click.option("--images", metavar="SOURCE", help="Instead of --new: train a backbone on these images.")
 @click.option("--model", metavar="MODEL", help="That backbone: run:FOLDER, python:PKG.MODULE:FACTORY or convnet.")
 @click.option("--dataset", metavar="DATASET", help="Dataset of the images, if there is no --old; made when new.")
 @click.option("--side", "sides", metavar="SET", multiple=True, help="Side-information; several for fct only.")
