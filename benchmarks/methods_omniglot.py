@@ -2,8 +2,9 @@
 
 Old is a 4-conv net of width 16, new one of width 32, both with 64 features. Three background alphabets validate, others in
 every seed; the test is retrieval among the 659 classes of the evaluation split, which no model saw. Recipes are chosen on
-the selection seed's held-out alphabets; methods of which one seed is reported are untuned, their recipe's first combination.
-Training reads `--drawers` of the 20 images of each class. Runs are kept one by one, as in `methods_cars.py`.
+the selection seed's held-out alphabets, or were chosen elsewhere: `--recipes FOLDER` takes the locks of a ground of
+`methods_cars.py`. Methods of which one seed is reported are untuned, their recipe's first combination. Training reads
+`--drawers` of the 20 images of each class. Runs are kept one by one, as in `methods_cars.py`.
 
     python benchmarks/methods_omniglot.py --data ../shared/data --out results/omniglot
     python benchmarks/methods_omniglot.py --out results/omniglot --table docs/results/backward.md
@@ -29,7 +30,7 @@ from featstore.store import Store, split_dataset
 from featstore_training import TrainConfig, train
 from featstore_training.model_config import ModelConfig
 from featstore_training.recipes import find_recipe, merged
-from featstore_training.sweep import Lock
+from featstore_training.sweep import LOCK, Lock, read_lock
 
 TUNED = ("independent", "l2", "bct", "unibct", "mixbct", "ndpp", "odpp", "ours")
 UNTUNED = ("bct-classifier", "lce", "ract", "advbct", "nccl", "bank")
@@ -50,7 +51,7 @@ WIDTH = 64
 HELD_OUT = 3  # alphabets
 SELECTION_SEEDS = (100,)
 SEEN, UNSEEN = "background", "evaluation"
-FULL: dict[str, Any] = {"batch": 128, "augment": {"flip": False, "area": [0.7, 1.0], "angle": 10.0}, "workers": 0}
+FULL: dict[str, Any] = {"batch": 64, "augment": {"flip": False, "area": [0.7, 1.0], "angle": 10.0}, "workers": 0}
 
 
 def main() -> None:
@@ -61,6 +62,9 @@ def main() -> None:
     parser.add_argument("--methods", nargs="*", choices=[*TUNED, *UNTUNED], default=[*TUNED, *UNTUNED])
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--trials", type=int, default=3, help="combinations of every recipe")
+    parser.add_argument(
+        "--recipes", type=Path, default=None, help="ground whose locked recipes are taken; none: choose here"
+    )
     parser.add_argument("--epochs", type=int, default=6)
     parser.add_argument("--drawers", type=int, default=20, help="images of each training class")
     parser.add_argument(
@@ -82,13 +86,17 @@ def main() -> None:
             if ground.result(method, seed).is_file() or (seed and method in UNTUNED):
                 continue
             if method not in locks:
-                locks[method] = choose(ground, method) if method in TUNED else first_combination(ground, method)
+                locks[method] = locked(ground, method, arguments.recipes)
             report(ground, method, seed, locks[method])
     say("done")
 
 
-def first_combination(ground: Ground, method: str) -> Lock:
-    """What a recipe begins with."""
+def locked(ground: Ground, method: str, recipes: Path | None) -> Lock:
+    """What a method is trained with: as locked elsewhere, as chosen here, or what its recipe begins with."""
+    if recipes:
+        return read_lock(recipes / "sweeps" / method / LOCK)
+    if method in TUNED:
+        return choose(ground, method)
     recipe = find_recipe(method)
     return Lock(merged(merged(recipe.base, recipe.combinations()[0]), ground.of(method)), {})
 
@@ -134,6 +142,7 @@ class Omniglot:
             "where": ["split{seed}=train"],
             "val_where": ["split{seed}=val"],
             "epochs": self.epochs,
+            "width": None,
         }
         return Ground(
             folder=self.folder,
