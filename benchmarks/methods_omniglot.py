@@ -24,7 +24,7 @@ from PIL import Image
 from tables import Claim, claims_table, rewrite, scenario_table, trials_file
 
 from featstore.extract import ExtractRequest, extract
-from featstore.extract.plan import add_rows, list_source
+from featstore.extract.listing import add_rows, list_source
 from featstore.sources import ImageFolder
 from featstore.store import Store, split_dataset
 from featstore_training import TrainConfig, train
