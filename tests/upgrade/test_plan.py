@@ -65,6 +65,8 @@ def test_every_way_is_what_an_evaluation_of_it_says(store, planned):
 def test_the_same_plan_again_learns_nothing_and_says_the_same(store, planned):
     request, folder, plan = planned
     cards = {path: path.stat().st_mtime_ns for path in folder.rglob("card.json")}
+    assert make_plan(store, request, folder) == plan  # kept whole
+    (folder / "plan.json").write_text("{}")
     again = make_plan(store, request, folder)
     assert {path: path.stat().st_mtime_ns for path in folder.rglob("card.json")} == cards
 

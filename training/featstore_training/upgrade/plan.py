@@ -14,8 +14,11 @@ from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
+from blake3 import blake3
 from numpy.typing import NDArray
+from pydantic import ValidationError
 
+import featstore
 from featstore.errors import FeatstoreError, UsageError
 from featstore.evaluate import Backfill, Column, Estimated, EvalRequest, EvalResult, evaluate
 from featstore.maps import load_map, map_block
@@ -24,6 +27,7 @@ from featstore.report import Plan, PlanPath
 from featstore.runs import read_card
 from featstore.store import FeatureSet, Store, common_rows
 from featstore.strict import Strict
+from featstore.whole_files import write_whole
 from featstore_training.upgrade.candidates import Candidate, candidates, learn
 from featstore_training.upgrade.plan_rows import PlanRows, choose_plan_rows
 from featstore_training.upgrade.recommend import recommend
@@ -33,6 +37,7 @@ __all__ = ["PlanRequest", "make_plan"]
 SHARES = (0.05, 0.1, 0.2, 0.5)
 _ORDERS = ("random", "k-center", "prototype-distance")
 _TIMED_ROWS = 4096
+_KEPT = "plan.json"
 
 
 class PlanRequest(Strict):
@@ -80,7 +85,7 @@ class Measured:
 def make_plan(store: Store, request: PlanRequest, folder: Path, *, progress: Progress = SILENT) -> Plan:
     """Try every cheap way and say which to take.
 
-    The same call again finds what was learned and measured, and goes on where it stopped.
+    The same call again goes on where it stopped, and returns a finished plan at once.
 
     Args:
         store: The store.
@@ -94,7 +99,32 @@ def make_plan(store: Store, request: PlanRequest, folder: Path, *, progress: Pro
     """
     if not 0 <= request.budget <= 1:
         raise UsageError(f"a budget of {request.budget:g} is no share of the images", hint="give 0 to 1, or 20%")
-    return _Planner(store, request, folder, progress).plan()
+    planner = _Planner(store, request, folder, progress)
+    kept = folder / _KEPT
+    finished = _Finished.read(kept)
+    if finished is not None and finished.key == planner.key():
+        progress.note(f"{folder} already holds this plan (cached)")
+        return finished.plan
+    plan = planner.plan()
+    write_whole(kept, _Finished(key=planner.key(), plan=plan).model_dump_json(indent=1).encode())
+    return plan
+
+
+class _Finished(Strict):
+    """A plan that was made, and of what."""
+
+    what: ClassVar[str] = "finished plan"
+
+    key: str
+    plan: Plan
+
+    @classmethod
+    def read(cls, path: Path) -> _Finished | None:
+        """What a folder holds; None for nothing, or something that another featstore wrote."""
+        try:
+            return cls.model_validate_json(path.read_bytes())
+        except (OSError, ValidationError, FeatstoreError):
+            return None
 
 
 class _Planner:
@@ -119,6 +149,17 @@ class _Planner:
         )
         self._gallery = len(self._old.valid_rows())
         self._left_out: dict[str, str] = {}
+
+    def key(self) -> str:
+        """Digest of everything that the plan depends on: the request, the sets, the rows, their labels, what is declared."""
+        request, dataset = self._request, self._old.dataset
+        sets = [self._old, self._new, *self._sides]
+        digest = blake3(f"{featstore.__version__} {request.model_dump_json()}".encode())
+        digest.update(" ".join(f"{item.record.uuid} {item.space.compatible_with}" for item in sets).encode())
+        for where in (request.query_where, request.gallery_where):
+            digest.update(dataset.select((*self._rows.where, *where)).tobytes())
+        digest.update(self._rows.fitted.tobytes() + dataset.labels.codes.tobytes())
+        return digest.hexdigest()
 
     def plan(self) -> Plan:
         """Everything, in the order that a reader wants it."""
