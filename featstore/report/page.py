@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cache
-from typing import TYPE_CHECKING, Any
-
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from typing import TYPE_CHECKING
 
 import featstore
 from featstore.errors import UsageError
 from featstore.evaluate import metric_info
 from featstore.report import figures, numbers, tables
 from featstore.report.examples import find_examples
+from featstore.report.templating import template
 from featstore.report.words import default_title, meaning, outcome, printable, subject, verdict
 
 if TYPE_CHECKING:
@@ -44,7 +42,7 @@ def to_html(
     """The page as text; see `write_report`."""
     about = subject(result)
     metrics = list(result.cells[0].metrics)
-    page = _template().render(
+    page = template("report.html").render(
         title=title or default_title(result),
         version=featstore.__version__,
         result=result,
@@ -69,18 +67,6 @@ def to_html(
         numbers=numbers,
     )
     return printable(page)
-
-
-@cache
-def _template() -> Any:
-    environment = Environment(
-        loader=PackageLoader("featstore.report"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    return environment.get_template("report.html")
 
 
 def _ranks_rows(result: EvalResult) -> bool:

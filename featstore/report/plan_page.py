@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from functools import cache
-from typing import TYPE_CHECKING, Any
-
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from typing import TYPE_CHECKING
 
 import featstore
 from featstore.report import numbers
 from featstore.report.curve_plot import Curve, Level, curve_plot
 from featstore.report.interval_plot import Interval, interval_plot
+from featstore.report.templating import template
 from featstore.report.words import printable
 
 if TYPE_CHECKING:
@@ -45,7 +43,7 @@ def plan_to_html(plan: Plan) -> str:
     """The page as text: self-contained, without scripts, everything from outside escaped."""
     chosen = plan.path(plan.recommended) if plan.recommended else None
     groups = [(label, [path for path in plan.paths if path.kind == kind]) for kind, label in KINDS.items()]
-    page = _template().render(
+    page = template("plan.html").render(
         plan=plan,
         version=featstore.__version__,
         chosen=chosen,
@@ -62,18 +60,6 @@ def plan_to_html(plan: Plan) -> str:
         numbers=numbers,
     )
     return printable(page)
-
-
-@cache
-def _template() -> Any:
-    environment = Environment(
-        loader=PackageLoader("featstore.report"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    return environment.get_template("plan.html")
 
 
 def _ways_plot(plan: Plan) -> Markup:
