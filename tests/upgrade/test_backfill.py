@@ -243,3 +243,15 @@ def test_images_are_encoded_once(tmp_path):
     kept = np.setdiff1d(np.arange(40), rows)
     assert np.array_equal(gallery.gather(kept), store.features("photos/mapped").gather(kept))
     assert gallery.input_digests()[rows].any(axis=1).all()
+
+
+def test_the_rows_that_a_map_trusts_least_come_first(store):
+    with pytest.raises(FeatstoreError, match="no uncertainty"):
+        backfill_order(store, "shop/mapped", "uncertainty")
+    doubt = np.random.default_rng(6).normal(size=(N, 1)).astype(np.float32)
+    add_set(store, "shop", "mapped.uncertainty", doubt)
+    order = [int(text.removesuffix(".jpg")) for text in backfill_order(store, "shop/mapped", "uncertainty")]
+    assert np.all(np.diff(doubt[order, 0]) <= 0)
+    assert backfill_order(store, "shop/mapped", "-uncertainty")[0] == f"{doubt.argmin()}.jpg"
+    request = EvalRequest(old="shop/mapped", new="shop/new", backfill=("uncertainty",), backfill_steps=2, bootstrap=0)
+    assert [curve.order for curve in evaluate(store, request).backfill] == ["uncertainty"]
