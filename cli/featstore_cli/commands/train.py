@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 @click.option("--images", metavar="SOURCE", help="Instead of --new: train a backbone on these images.")
 @click.option("--model", metavar="MODEL", help="That backbone: run:FOLDER, python:PKG.MODULE:FACTORY or convnet.")
 @click.option("--dataset", metavar="DATASET", help="Dataset of the images, if there is no --old; made when new.")
-@click.option("--side", "sides", metavar="SET", multiple=True, help="Side-information; several for fct only.")
+@click.option("--side", "sides", metavar="SET", multiple=True, help="Side-information; several for fct and fastfill.")
 @click.option(
     "--direction",
     type=click.Choice(["new-to-old", "old-to-new"]),
