@@ -95,9 +95,9 @@ def list_source(store: Store, source: Source, name: str) -> Listing:
         rows = dataset.ids.rows_of([item.id for item in block])
         there = rows >= 0
         listing.new.extend([item for item, row in zip(block, rows, strict=True) if row < 0])
-        listing.changed += _changed(
-            dataset, [item for item, row in zip(block, rows, strict=True) if row >= 0], rows[there]
-        )
+        same_root = dataset.root == source.root
+        found = [item for item, row in zip(block, rows, strict=True) if row >= 0]
+        listing.changed += _changed(dataset, found, rows[there], times=same_root)
         known.append(rows[there])
     listing.new.check_ids()
     if dataset is None:
@@ -179,12 +179,13 @@ def _blocks(items: Iterator[Item]) -> Iterator[list[Item]]:
         yield block
 
 
-def _changed(dataset: Dataset, items: list[Item], rows: NDArray[np.int64]) -> int:
+def _changed(dataset: Dataset, items: list[Item], rows: NDArray[np.int64], *, times: bool) -> int:
+    """How many rows have another size now, or another time; a copy elsewhere may well have other times."""
     differs = np.zeros(len(items), dtype=bool)
-    for column, field_number in (("size", 2), ("mtime_ns", 3)):
+    for column, field_number in (("size", 2), ("mtime_ns", 3))[: 1 + times]:
         if column in dataset.column_names:
             stored = dataset.column(column)
             if not isinstance(stored, Categories):
                 now = np.array([item[field_number] for item in items], dtype=np.int64)
-                differs |= stored[rows] != now
+                differs |= (stored[rows] != now) & (stored[rows] >= 0) & (now >= 0)  # unknown is no difference
     return int(differs.sum())

@@ -33,8 +33,9 @@ class Item(NamedTuple):
     Attributes:
         id: Its name in the source, `/`-separated, in Unicode form NFC.
         label: Class name, None where there is none.
-        size: Bytes (of the file that holds it, where only that is known); a hint for noticing changes, never identity.
-        mtime_ns: Time of the last change in nanoseconds; a hint too.
+        size: Bytes (of the file that holds it, where only that is known), −1 where unknown; a hint for noticing changes,
+            never identity.
+        mtime_ns: Time of the last change in nanoseconds, −1 where unknown; a hint too.
         place: Where it lies; `NOWHERE` if the id says that.
         columns: Further columns of the row.
     """

@@ -133,6 +133,8 @@ class Table:
         number = 0
         for name in self.names:
             found = self.files.stat(joined(self.folder, name))
+            # image files have sizes and times of their own, which would take a look at each
+            size, mtime = (found.size, found.mtime_ns) if self.images is None else (-1, -1)
             for position, values in self._file(name).rows(wanted):
                 given = iter(values)
                 id_ = next(given) if self.roles.id or self.roles.path else f"{number:09d}"
@@ -144,7 +146,7 @@ class Table:
                     continue
                 # a path that is the id needs no place: the table may be written anew
                 place = Place(name, position) if self.roles.id or self.images is None else NOWHERE
-                yield Item(str(id_), None if label is None else str(label), found.size, found.mtime_ns, place, columns)
+                yield Item(str(id_), None if label is None else str(label), size, mtime, place, columns)
         if not number:
             raise BadInputError(f"{self.pattern} has no rows", hint="one row for each image")
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from featstore.encoders import Preprocess
-from featstore.errors import BadInputError
+from featstore.errors import AlignmentError, BadInputError
 from featstore.extract import ExtractRequest, extract
 from featstore.extract.compact import CompactItems
 from featstore.extract.listing import Places
@@ -61,6 +61,33 @@ def test_more_tars_append_and_the_old_rows_stay(store, tmp_path):
     encoder = factories.old()
     alone = encoder.encode(encoder.preprocess.apply(decode_image(png(25)))[None])
     np.testing.assert_allclose(features.gather(np.array([25])), alone, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["a.npz", "a.tar", "rows.csv"])
+def test_a_source_may_move_and_get_new_times(store, images, tmp_path, recorder, name):
+    write_tar(tmp_path / "a.tar", range(24))
+    np.savez(tmp_path / "a.npz", images=np.random.default_rng(0).integers(0, 256, (24, 8, 8), dtype=np.uint8))
+    paths = sorted(path.relative_to(images).as_posix() for path in images.rglob("*.*"))
+    write_csv(images / "rows.csv", ["path"], [[path] for path in paths])
+    (images / "rows.csv").rename(tmp_path / "rows.csv")
+    options = f"?root={images}" if name == "rows.csv" else ""
+    count = extracted(store, f"{tmp_path / name}{options}").images
+    (tmp_path / "moved").mkdir()
+    (tmp_path / "moved" / name).write_bytes((tmp_path / name).read_bytes())
+    again = extract(
+        store,
+        ExtractRequest(source=f"{tmp_path / 'moved' / name}{options}", dataset="d", models={"old": OLD}, workers=1),
+        recorder,
+    )
+    assert (again.cached, again.changed, recorder.notes) == (count, 0, [])
+
+
+def test_other_arrays_of_as_many_images_do_not_pass_for_the_same(store, tmp_path):
+    np.save(tmp_path / "a.npy", np.random.default_rng(0).integers(0, 256, (24, 8, 8), dtype=np.uint8))
+    np.save(tmp_path / "b.npy", np.random.default_rng(0).integers(0, 256, (24, 8, 9), dtype=np.uint8))
+    extracted(store, tmp_path / "a.npy")
+    with pytest.raises(AlignmentError, match="is not the same"):
+        extracted(store, tmp_path / "b.npy")
 
 
 def test_broken_members_fail_alone(store, tmp_path):
