@@ -59,7 +59,7 @@ def print_plan(plan: ExtractPlan) -> None:
     if plan.seconds is None:
         out.print("none of the images tried can be used, so there is no saying how long it takes")
         return
-    rate = f"{plan.images_per_second:,.0f} images/s in {amount(plan.processes * plan.ranks, 'processes')}"
+    rate = f"{plan.images_per_second:,.0f} images/s with {amount(plan.processes * plan.ranks, 'workers')}"
     cost = "" if plan.cost is None else f", costs about {plan.cost:,.2f}"
     out.print(f"{amount(plan.missing, 'images')} take about [bold]{duration(plan.seconds)}[/] ({rate}){cost}")
 
