@@ -41,9 +41,9 @@ def encoded(monkeypatch):
     seen = []
     real = pipeline.encode_isolated
 
-    def counted(encoder, positions, arrays):
+    def counted(encoder, positions, *rest):
         seen.append((encoder.width, len(positions)))
-        return real(encoder, positions, arrays)
+        return real(encoder, positions, *rest)
 
     monkeypatch.setattr(pipeline, "encode_isolated", counted)
     return lambda width: sum(count for w, count in seen if w == width)
