@@ -18,6 +18,7 @@ SOURCES = sorted(path for part in ("featstore", "training", "cli") for path in (
 MODULES = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "marshal", "shelve", "jsonpickle", "yaml"}
 # two readers that take no more than plain data, each with tests that try to get more through
 PLAIN_READERS = {"plain_pickle.py": {"pickle"}, "recipes.py": {"yaml"}}
+HARMLESS = {"UnpicklingError"}  # what torch's restricted reader raises
 CALLS = {"eval", "exec", "compile", "__import__"}
 
 
@@ -31,7 +32,11 @@ def calls(tree):
 def test_no_code_reads_pickles_or_executes_text(source):
     tree = ast.parse(source.read_text(encoding="utf-8"))
     imported = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
-    imported |= {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.module}
+    imported |= {
+        node.module
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom) and node.module and {alias.name for alias in node.names} - HARMLESS
+    }
     found = {name.partition(".")[0] for name in imported} & MODULES
     assert found <= PLAIN_READERS.get(source.name, set())
     for name, words in calls(tree):
