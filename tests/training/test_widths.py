@@ -14,7 +14,7 @@ from featstore_training.bridges import make_bridge
 
 from .conftest import OLD
 
-COMPARING = [info.name for info in losses() if info.name not in ("independent", "cores", "bt2")]
+COMPARING = [info.name for info in losses() if info.name not in ("independent", "cores", "bt2", "simclr")]
 
 
 def config(loss, **changes):
