@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from featstore.evaluate.sorted_runs import SortedRuns
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -16,7 +18,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Order", "StreamedScores", "Window"]
 
-_COLLAPSE = 1 << 23  # so many scores in windows are kept one by one; more (many ties) are kept with their counts
 _CELLS = 4096
 _COLLECTED = np.iinfo(np.int32).min  # what a cell that touches a window starts from
 
@@ -61,7 +62,7 @@ class StreamedScores:
             self._start[self._cell(window.high + self._margin) : self._cell(window.low - self._margin) + 1] = _COLLECTED
         self._start[_CELLS:] = self._start[_CELLS - 1]
         self._cells = np.zeros(len(self._start), np.int64)
-        self._tally = _Tally()
+        self._tally = SortedRuns()
 
     def collect(self, tile: NDArray[np.float32], begin: int, end: int) -> _Found:
         """Count the scores of some lines of a tile, and list the pairs that have to be scored."""
@@ -79,18 +80,15 @@ class StreamedScores:
 
     def accepted(self, threshold: float) -> int:
         """Negatives that a threshold inside a window accepts."""
-        scores, counts = self._tally.pairs()
-        return self._above(threshold) + int(counts[scores >= threshold].sum())
+        return self._above(threshold) + self._tally.at_least(threshold)
 
     def order(self, rank: int, window: Window) -> Order | None:
         """The negative of a rank (1 is the greatest); None when it lies outside its window."""
-        scores, counts = self._tally.pairs()
         above = self._above(window.high)
-        cumulative = above + np.cumsum(counts)
-        place = int(np.searchsorted(cumulative, rank))
-        if rank <= above or place == len(scores) or not window.low <= scores[place] <= window.high:
+        score = self._tally.greatest(rank - above)
+        if score is None or not window.low <= score <= window.high:
             return None
-        return Order(float(scores[place]), int(cumulative[place] - counts[place]), int(cumulative[place]))
+        return Order(score, above + self._tally.above(score), above + self._tally.at_least(score))
 
     def _above(self, score: float) -> int:
         """Negatives in cells above one that touches a window; all collected scores come on top."""
@@ -100,37 +98,3 @@ class StreamedScores:
         if not np.isfinite(score):
             return 0 if score > 0 else _CELLS - 1
         return int(min(max((self._top - np.float32(score)) * self._scale, np.float32(0)), np.float32(_CELLS - 1)))
-
-
-class _Tally:
-    """Scores with how often each one occurs: many of them are merged now and then, which keeps ties small."""
-
-    def __init__(self) -> None:
-        self._new: list[NDArray[np.float64]] = []
-        self._n_new = 0
-        self._merge_at = _COLLAPSE
-        self._merged = np.empty(0), np.empty(0, np.int64)
-
-    def add(self, scores: NDArray[np.float64]) -> None:
-        if len(scores):
-            self._new.append(scores)
-            self._n_new += len(scores)
-            if self._n_new > self._merge_at:
-                self.pairs()
-                # where merging did not help, wait longer for the next time
-                self._merge_at = max(_COLLAPSE, len(self._merged[0]))
-
-    def pairs(self) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-        """Distinct scores, descending, and their counts."""
-        if self._n_new:
-            distinct, counts = np.unique(np.concatenate(self._new), return_counts=True)
-            before, known = self._merged
-            if len(before):
-                scores = np.concatenate([before[::-1], distinct])
-                order = np.argsort(scores, kind="stable")  # two ascending runs, which a stable sort merges
-                scores, counts = scores[order], np.concatenate([known[::-1], counts])[order]
-                first = np.flatnonzero(np.append(True, scores[1:] != scores[:-1]))
-                distinct, counts = scores[first], np.add.reduceat(counts, first)
-            self._merged = distinct[::-1], counts[::-1]
-            self._new, self._n_new = [], 0
-        return self._merged

@@ -4,7 +4,8 @@ Pairs stream through a float32 GEMM and are never held. A threshold that lets k 
 all of them, 10^9 at 10^4 queries and 10^5 gallery rows. A random sample of pairs first says in which narrow window it lies.
 One pass then counts negatives in cells, and computes the canonical scores (`scores.py`) of those whose cell touches a
 window, within the GEMM's error bound. The count of what lies above and the collected scores give the order statistic
-exactly, and tell whether it lies in its window at all; should it not, the pass is repeated with a wider one. So thresholds
+exactly, and tell whether it lies in its window at all; should it not, the pass is repeated with a wider one. Of N
+negatives some 4·N^(2/3) are held for six rates, eight bytes each (140 MB at 10^10) unless they tie. So thresholds
 and counts depend on the rows' values alone, not on the sample or on how the work is cut.
 """
 

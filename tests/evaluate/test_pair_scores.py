@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from featstore.evaluate.blocking import Blocking
-from featstore.evaluate.order_statistics import _Tally
 from featstore.evaluate.pair_scores import ACCEPT_ALL, BINS, PairScores
 from featstore.evaluate.relevance import ByLabel
+from featstore.evaluate.sorted_runs import SortedRuns
 from featstore.evaluate.vectors import ArrayVectors
 from tests.evaluate.reference import scores as canonical
 
@@ -70,8 +70,27 @@ def test_histograms_count_every_pair_once():
     assert np.abs(np.cumsum(found.negatives) - np.cumsum(exact)).max() <= 5  # float32 at a bin's edge
 
 
+@pytest.mark.parametrize("merge", [4, 64, 1 << 23])
+@pytest.mark.parametrize("distinct", [2, 9, 10**6])
+def test_sorted_runs_count_as_one_sorted_array_does(merge, distinct, monkeypatch):
+    monkeypatch.setattr("featstore.evaluate.sorted_runs._RUN", 10)
+    monkeypatch.setattr("featstore.evaluate.sorted_runs._MERGE", merge)
+    rng = np.random.default_rng(distinct)
+    tally, parts = SortedRuns(), []
+    for n in rng.integers(0, 40, 30):
+        parts.append(rng.integers(-distinct, distinct, n) / distinct)
+        tally.add(parts[-1])
+    scores = np.sort(np.concatenate(parts))[::-1]
+    assert [tally.greatest(rank) for rank in (0, len(scores) + 1)] == [None, None]
+    for rank in range(1, len(scores) + 1, 7):
+        score = tally.greatest(rank)
+        assert score == scores[rank - 1]
+        assert (tally.above(score), tally.at_least(score)) == ((scores > score).sum(), (scores >= score).sum())
+
+
 def test_many_equal_scores_are_kept_with_their_counts(monkeypatch):
-    monkeypatch.setattr("featstore.evaluate.order_statistics._COLLAPSE", 16)
+    monkeypatch.setattr("featstore.evaluate.sorted_runs._RUN", 16)
+    monkeypatch.setattr("featstore.evaluate.sorted_runs._MERGE", 16)
     test_thresholds_let_exactly_the_allowed_negatives_through(SMALL, coarse=True)
 
 
@@ -82,8 +101,8 @@ def test_a_sample_narrows_the_windows_and_changes_nothing(coarse, monkeypatch):
     expected = PairScores(*pairs).solve([0.25], allowed)
     collected = []
     monkeypatch.setattr(
-        "featstore.evaluate.order_statistics._Tally.add",
-        lambda self, scores, add=_Tally.add: (collected.append(len(scores)), add(self, scores)),
+        "featstore.evaluate.order_statistics.SortedRuns.add",
+        lambda self, scores, add=SortedRuns.add: (collected.append(len(scores)), add(self, scores)),
     )
     for sample in (2, 500, 5000):
         collected.clear()
