@@ -23,7 +23,7 @@ import numpy as np
 from featstore.errors import AlignmentError, FeatstoreError
 from featstore.evaluate.blocking import DEFAULT_BLOCKING, Blocking, thread_count
 from featstore.evaluate.counts import RankCounts
-from featstore.evaluate.scores import is_exact, score_error_bound
+from featstore.evaluate.scores import FINEST_GRID, is_exact, score_error_bound
 from featstore.evaluate.vectors import PreparedRows, require_one_width
 from featstore.progress import SILENT, Progress
 
@@ -39,7 +39,6 @@ if TYPE_CHECKING:
 __all__ = ["RankCounter", "Ranker", "ranked_blocks"]
 
 _MOST_GALLERY_ROWS = 2**31 - 1
-_FINEST_GRID = 24  # of rows whose products could be exact in float32
 
 
 class RankCounter:
@@ -84,7 +83,7 @@ class RankCounter:
         from featstore.evaluate import _score_kernels as kernels
 
         self._gallery_norm = max(self._gallery_norm, float(np.sqrt(kernels.squared_norms(block).max(initial=0.0))))
-        self._gallery_grid = kernels.grid_of(block, self._gallery_grid, _FINEST_GRID)
+        self._gallery_grid = kernels.grid_of(block, self._gallery_grid, FINEST_GRID)
         self._divide(
             len(self._query),
             lambda begin, end: kernels.score_listed(
@@ -144,7 +143,7 @@ class RankCounter:
         cells = np.empty((n_queries, cell_count(int(np.diff(self._offsets).max(initial=0)))), np.int32)
         limits = np.sqrt(squared_norms(self._query)) * self._gallery_norm
         self._bounds = score_error_bound(self._query.shape[1], limits)
-        if is_exact(float(limits.max(initial=0.0)), self._gallery_grid + grid_of(self._query, 0, _FINEST_GRID)):
+        if is_exact(float(limits.max(initial=0.0)), grid_of(self._query, 0, FINEST_GRID), self._gallery_grid):
             self._bounds[:] = 0.0
         kernels.place_cells(self._offsets, self._keys, limits, self._bounds, top, scale, cells)
         self._cells = top, scale, cells

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 __all__ = [
+    "FINEST_GRID",
     "SCORES",
     "UNIT_NORM",
     "ScoreKind",
@@ -48,6 +49,9 @@ SCORES: dict[str, str] = {
     "euclidean": "least Euclidean distance of float32 rows as they are stored: 2q·g − ‖g‖², float64",
 }
 """Every kind of score and what ranks by it."""
+
+FINEST_GRID = 24
+"""Rows that need a finer one are not looked at for exact products."""
 
 _FLOAT32_ROUNDOFF = 2.0**-24
 _FLOAT32_TINY = 2.0**-126
@@ -75,7 +79,7 @@ def score_error_bound(width: int, limit: Limit) -> Limit:
     return gamma * limit + width * (4 * _FLOAT32_TINY + 2.0**-52 * limit)
 
 
-def is_exact(limit: float, grids: int) -> bool:
+def is_exact(limit: float, a: int, b: int) -> bool:
     """Whether a float32 GEMM gives the canonical score of rows on coarse grids (signs, small integers) to the last bit.
 
     The products of components that are multiples of 2^-a and 2^-b are multiples of 2^-(a + b). As long as no partial sum
@@ -83,9 +87,10 @@ def is_exact(limit: float, grids: int) -> bool:
 
     Args:
         limit: The product of the rows' norms, which no partial sum can exceed.
-        grids: a + b.
+        a: Of the queries; more than `FINEST_GRID` says that nothing is known.
+        b: Of the gallery rows, likewise.
     """
-    return limit * 2.0**grids <= 2.0**24
+    return max(a, b) <= FINEST_GRID and limit * 2.0 ** (a + b) <= 2.0**24
 
 
 def prepare(

@@ -81,10 +81,16 @@ def test_products_of_rows_on_coarse_grids_are_exact_where_that_is_claimed(width,
         (rng.integers(-(2**fineness), 2**fineness + 1, (n, width)) / 2.0 ** rng.integers(0, 9)).astype(np.float32)
         for n in (5, 7)
     )
-    grids = sum(kernels.grid_of(rows, 0, 24) for rows in (query, gallery))
+    grids = [kernels.grid_of(rows, 0, 24) for rows in (query, gallery)]
     limit = np.sqrt(kernels.squared_norms(query).max() * kernels.squared_norms(gallery).max())
-    if is_exact(limit, grids):
+    if is_exact(limit, *grids):
         np.testing.assert_array_equal((query @ gallery.T).astype(float), reference.products(query, gallery))
+
+
+def test_of_rows_finer_than_any_grid_nothing_is_claimed_however_small_they_are():
+    rows = np.array([[1.28125e-4, 2.0983885e-5], [-1.071289e-4, 7.2314455e-5]], np.float32)
+    grid = kernels.grid_of(rows, 0, 24)
+    assert not is_exact(float(kernels.squared_norms(rows).max()), grid, grid)
 
 
 def test_the_grid_of_rows_is_the_coarsest_that_holds_all_components():
@@ -93,5 +99,5 @@ def test_the_grid_of_rows_is_the_coarsest_that_holds_all_components():
     assert kernels.grid_of(rows, 0, 24) == 2
     assert kernels.grid_of(rows, 5, 24) == 5
     assert kernels.grid_of(np.array([[0.1]], np.float32), 0, 24) == 25
-    assert is_exact(1.0, 24)
-    assert not is_exact(1.0, 25)
+    assert is_exact(1.0, 12, 12)
+    assert not is_exact(1.0, 12, 13)
