@@ -97,16 +97,26 @@ class Resampled:
         Args:
             columns: What it depends on.
             compute: Takes one array for each column, all of one shape, and returns an array of that shape.
+
+        Returns:
+            Without an interval where too many resamples have no value for its bounds to be numbers.
         """
         places = [self._place[column] for column in columns]
         value = float(compute(*self.points[places]))
-        return (
-            _with_interval(value, compute(*self.means[:, places].T)) if len(self.means) else Estimate(value, None, None)
-        )
+        if not len(self.means):
+            return Estimate(value, None, None)
+        with np.errstate(
+            divide="ignore", over="ignore", invalid="ignore"
+        ):  # a ratio may have no value in some resample
+            resamples = compute(*self.means[:, places].T)
+        return _with_interval(value, resamples)
 
 
 def _with_interval(value: float, resamples: NDArray[np.float64]) -> Estimate:
-    low, high = np.quantile(resamples, [(1 - _LEVEL) / 2, (1 + _LEVEL) / 2])
+    with np.errstate(invalid="ignore"):  # between two infinities there is no number
+        low, high = np.quantile(resamples, [(1 - _LEVEL) / 2, (1 + _LEVEL) / 2])
+    if not np.isfinite([low, high]).all():
+        return Estimate(value, None, None)
     return Estimate(value, float(low), float(high))
 
 

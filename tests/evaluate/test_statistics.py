@@ -98,3 +98,14 @@ def test_runs_that_do_not_fit_are_refused():
         bootstrap_means([run, Run(np.ones((0, 2)), np.arange(0))])
     with pytest.raises(AlignmentError, match="same columns"):
         bootstrap_means([run, Run(np.ones((3, 1)), np.arange(3))])
+
+
+@pytest.mark.parametrize(("zeros", "bounded"), [(1, True), (30, False)])
+def test_a_ratio_without_a_value_in_some_resamples_keeps_its_interval_only_while_that_is_numbers(zeros, bounded):
+    columns = (Column("new/old", "map"), Column("old/old", "map"))
+    means = np.column_stack([np.full(100, 0.5), np.linspace(0.1, 0.2, 100)])
+    means[:zeros, 1] = 0.0
+    resampled = Resampled(columns, np.array([0.5, 0.25]), means)
+    found = resampled.function(columns, lambda new, old: new / old)
+    assert found.value == 2
+    assert (found.high is not None) == bounded
