@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from itertools import pairwise
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from featstore.evaluate.ranks import Ranker
+from featstore.evaluate.workers import divided
 from featstore.ray_pool import ray_map
 
 if TYPE_CHECKING:
@@ -42,10 +42,8 @@ def counted_on_ray(
     task: str,
 ) -> Iterator[tuple[int, RankCounts]]:
     """As `ranked_blocks`, in `blocking.workers` Ray actors; a part whose actor is lost is counted by another one."""
-    alone = replace(blocking, workers=1, engine="local")
-    blocks = Ranker(query, gallery, relevance, kind=kind, blocking=replace(alone, keep_bytes=0)).query_blocks()
-    cuts = [gallery.rows * part // blocking.workers for part in range(blocking.workers + 1)]
-    tasks = [(block, part) for block in blocks for part in pairwise(cuts)]
+    alone, blocks, cut = divided(query, gallery, relevance, kind=kind, blocking=blocking)
+    tasks = [(block, part) for block in blocks for part in cut]
     progress.start(task, len(blocks) * gallery.rows, "rows")
     merged: dict[tuple[int, int], tuple[int, RankCounts]] = {}  # by block: parts counted, their sum
     left = list(blocks)

@@ -23,9 +23,19 @@ if TYPE_CHECKING:
     from featstore.evaluate.vectors import Vectors
     from featstore.progress import Progress
 
-__all__ = ["counted_in_processes"]
+__all__ = ["counted_in_processes", "divided"]
 
 _ranker: Ranker | None = None
+
+
+def divided(
+    query: Vectors, gallery: Vectors, relevance: Relevance, *, kind: ScoreKind, blocking: Blocking
+) -> tuple[Blocking, list[tuple[int, int]], list[tuple[int, int]]]:
+    """How several workers share a count: the blocking of one alone, blocks of queries, and its part of the gallery for each."""
+    alone = replace(blocking, workers=1, engine="local")
+    blocks = Ranker(query, gallery, relevance, kind=kind, blocking=replace(alone, keep_bytes=0)).query_blocks()
+    cuts = [gallery.rows * part // blocking.workers for part in range(blocking.workers + 1)]
+    return alone, blocks, list(pairwise(cuts))
 
 
 def counted_in_processes(
@@ -42,9 +52,7 @@ def counted_in_processes(
 
     The inputs are sent to every process: rows of a store by name, arrays by value.
     """
-    alone = replace(blocking, workers=1)
-    blocks = Ranker(query, gallery, relevance, kind=kind, blocking=replace(alone, keep_bytes=0)).query_blocks()
-    cuts = [gallery.rows * part // blocking.workers for part in range(blocking.workers + 1)]
+    alone, blocks, parts = divided(query, gallery, relevance, kind=kind, blocking=blocking)
     progress.start(task, len(blocks) * gallery.rows, "rows")
     with _one_thread_each():
         pool = ProcessPoolExecutor(
@@ -55,7 +63,7 @@ def counted_in_processes(
         )
         try:
             for block in blocks:
-                futures = {pool.submit(_count, block, part): part[1] - part[0] for part in pairwise(cuts)}
+                futures = {pool.submit(_count, block, part): part[1] - part[0] for part in parts}
                 for future in as_completed(futures):
                     future.result()
                     progress.advance(futures[future])
