@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from featstore.errors import TrainingError, UsageError
 from featstore.maps import Branches, FeatureMap, LinearConfig, build_map
-from featstore_training.adapters.base import Adapter, Candidate, Choose, Pairs, Work
-from featstore_training.adapters.fct import FctParams, branches, branches_config, folded
+from featstore_training.adapters.base import Candidate, Choose, Pairs, Work
+from featstore_training.adapters.fct import Fct, FctParams, branches, branches_config, folded
 from featstore_training.adapters.trained import train_onto
 from featstore_training.objectives.uncertain import UncertainParams, UncertainRegression
 from featstore_training.seeds import global_seed
@@ -25,7 +25,7 @@ class FastfillParams(FctParams, UncertainParams):
     what: ClassVar[str] = "params of fastfill"
 
 
-class Fastfill(Adapter):
+class Fastfill(Fct):
     """ℒ = mean [½ e^(−ς) b + μ_u ς], b = μ_sim · mean (z − √D_n f̂ⁿ)² + μ_disc · CE(head(z), y), z = h(f̂ᵒ, ŝ), ς = w·z + v.
 
     h is the network of `fct`, head the new model's classifier, frozen and without its margin. Rows of classes that it does
@@ -38,15 +38,6 @@ class Fastfill(Adapter):
     Params = FastfillParams
     params: FastfillParams
     needs = frozenset({"new_feature", "old_feature", "label", "new_classifier"})
-    forms: ClassVar = {"raw": {"unit": False}}
-    directions = ("old-to-new",)
-    takes_side = True
-    takes_views = True
-
-    @property
-    def unit(self) -> bool:
-        """Off in the literal form."""
-        return self.params.unit
 
     def fit(self, pairs: Pairs, choose: Choose, work: Work) -> Candidate:
         """Train, or go on where a checkpoint stands; a line in `metrics.jsonl` and a checkpoint after every epoch."""
