@@ -10,12 +10,11 @@ those that `methods_cars.py` chose (`--out` is the same folder). `independent` i
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 from typing import Any
 
 import torch
-from cars import MODELS, TESTS, WIDTH, Cars
+from cars import MODELS, TESTS, WIDTH, Cars, cars_parser
 from comparison import METRICS, say
 from tables import METRIC, percent, rewrite, span
 
@@ -33,17 +32,7 @@ CLASSES = {"v1": 0.3, "v2": 0.35, "v3": 0.35}  # the classes that a generation a
 
 def main() -> None:
     """Parse, then run what is missing or write the tables."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--data", type=Path, default=Path("../shared/data"), help="folder with features/ and cars196h/")
-    parser.add_argument(
-        "--out", type=Path, required=True, help="folder of methods_cars.py; the chains are kept there too"
-    )
-    parser.add_argument("--tests", nargs="*", choices=list(TESTS), default=list(TESTS))
-    parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--epochs", type=int, default=10)
-    parser.add_argument(
-        "--table", type=Path, default=None, metavar="PAGE", help="write the tables of a page, run nothing"
-    )
+    parser = cars_parser(__doc__, out="folder of methods_cars.py; the chains are kept there too")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     if arguments.table:

@@ -10,13 +10,12 @@ its reference divides self-tests when an epoch is chosen; what a width of 64 or 
 
 from __future__ import annotations
 
-import argparse
 import itertools
 from dataclasses import replace
 from pathlib import Path
 
 import torch
-from cars import TESTS, Cars
+from cars import TESTS, Cars, cars_parser
 from comparison import Ground, report, say
 from tables import METRIC, Results, rewrite, span, verdict
 
@@ -32,15 +31,7 @@ STEPS = [
 
 def main() -> None:
     """Parse, then run what is missing or write the tables."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--data", type=Path, default=Path("../shared/data"), help="folder with features/ and cars196h/")
-    parser.add_argument("--out", type=Path, required=True, help="folder of methods_cars.py; results are kept there too")
-    parser.add_argument("--tests", nargs="*", choices=list(TESTS), default=["seen"])
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--epochs", type=int, default=10)
-    parser.add_argument(
-        "--table", type=Path, default=None, metavar="PAGE", help="write the tables of a page, run nothing"
-    )
+    parser = cars_parser(__doc__, out="folder of methods_cars.py; results are kept there too", tests=["seen"], seeds=3)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     if arguments.table:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from cars import NEW, OLD, SCENARIOS, TESTS, WIDTH, Cars
+from cars import NEW, OLD, SCENARIOS, TESTS, WIDTH, Cars, cars_parser
 from comparison import ADAPTERS, REFERENCE, SELECTION_SEEDS, Ground, choose, report, report_adapters, report_raw, say
 from tables import Claim, claims_table, rewrite, scenario_table, split_table, trials_file
 
@@ -66,18 +66,10 @@ SIMPLEX_CAPACITY = {
 
 def main() -> None:
     """Parse, then run what is missing or write the tables."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--data", type=Path, default=Path("../shared/data"), help="folder with features/ and cars196h/")
-    parser.add_argument("--out", type=Path, required=True, help="where runs and results are kept")
+    parser = cars_parser(__doc__, out="where runs and results are kept")
     parser.add_argument("--scenarios", nargs="*", choices=list(SCENARIOS), default=list(SCENARIOS))
-    parser.add_argument("--tests", nargs="*", choices=list(TESTS), default=list(TESTS))
     parser.add_argument("--methods", nargs="*", choices=[*CORE, *FURTHER], default=[*CORE, *FURTHER])
-    parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--trials", type=int, default=4, help="combinations of every recipe")
-    parser.add_argument("--epochs", type=int, default=10)
-    parser.add_argument(
-        "--table", type=Path, default=None, metavar="PAGE", help="write the tables of a page, run nothing"
-    )
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     if arguments.table:
