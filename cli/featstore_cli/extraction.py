@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from featstore_cli.render import amount, duration, out, print_table, size
+from featstore.amounts import duration, size
+from featstore_cli.render import amount, out, print_table
 
 if TYPE_CHECKING:
     from featstore.extract import ExtractPlan, ExtractReport, SetReport, StageReport

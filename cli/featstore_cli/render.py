@@ -13,10 +13,12 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from featstore.amounts import duration
+
 if TYPE_CHECKING:
     from featstore.progress import Progress
 
-__all__ = ["amount", "duration", "out", "print_json", "print_table", "progress", "size"]
+__all__ = ["amount", "out", "print_json", "print_table", "progress"]
 
 out = Console(highlight=False, soft_wrap=True)
 _PLAIN_EVERY_S = 10.0
@@ -35,25 +37,6 @@ def print_table(header: list[str], rows: list[list[str]], *, title: str = "", le
     for row in rows:
         table.add_row(*[Text.from_markup(cell) for cell in row])
     Console(highlight=False).print(table)
-
-
-def duration(seconds: float) -> str:
-    """Seconds as a person says them."""
-    if seconds < 1:
-        return f"{seconds * 1000:.0f} ms"
-    if seconds < 120:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes} min {rest} s" if minutes < 120 else f"{minutes // 60} h {minutes % 60} min"
-
-
-def size(count: float) -> str:
-    """Bytes in powers of 1,024."""
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if count < 1024:
-            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
-        count /= 1024
-    return f"{count:.1f} TiB"
 
 
 def amount(count: int, unit: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import featstore
+from featstore import amounts
 from featstore.report import numbers
 from featstore.report.curve_plot import Curve, Level, curve_plot
 from featstore.report.interval_plot import Interval, interval_plot
@@ -119,24 +120,11 @@ def _word(path: PlanPath) -> str:
 
 
 def _size(count: int) -> str:
-    """Bytes as people read them."""
-    if not count:
-        return "none"
-    value = float(count)
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if value < 1024:
-            return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
-        value /= 1024
-    return f"{value:.1f} TiB"
+    return amounts.size(count) if count else "none"
 
 
 def _seconds(seconds: float) -> str:
-    """A time as people read it."""
-    if not seconds:
-        return numbers.MISSING
-    if seconds < 100:
-        return f"{seconds:.1f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
+    return amounts.duration(seconds) if seconds else numbers.MISSING
 
 
 def _encoding(plan: Plan, path: PlanPath) -> str:

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Literal
 
 import rich_click as click
 
+from featstore.amounts import duration
 from featstore_cli.options import engine_option, examples, json_option, rank_of, rank_option, store_option
-from featstore_cli.render import amount, duration, out, print_json, progress
+from featstore_cli.render import amount, out, print_json, progress
 
 if TYPE_CHECKING:
     from featstore.store import Store

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 
 import rich_click as click
 
+from featstore.amounts import size
 from featstore_cli.options import examples, json_option, store_option
-from featstore_cli.render import amount, out, print_json, print_table, progress, size
+from featstore_cli.render import amount, out, print_json, print_table, progress
 
 if TYPE_CHECKING:
     from featstore.store import Store

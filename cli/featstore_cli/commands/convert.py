@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 
 import rich_click as click
 
+from featstore.amounts import duration
 from featstore_cli.options import examples, json_option, pairs, store_option
-from featstore_cli.render import amount, duration, out, print_json, progress
+from featstore_cli.render import amount, out, print_json, progress
 
 if TYPE_CHECKING:
     from featstore.convert import Duplicates

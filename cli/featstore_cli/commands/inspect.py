@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import rich_click as click
 
+from featstore.amounts import size
 from featstore_cli.options import examples, json_option, store_option
-from featstore_cli.render import amount, out, print_json, print_table, size
+from featstore_cli.render import amount, out, print_json, print_table
 
 if TYPE_CHECKING:
     from featstore.store import Dataset, FeatureSet, LivePlan, SetDescription, Store

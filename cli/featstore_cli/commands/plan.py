@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 import rich_click as click
 
+from featstore.amounts import duration, size
 from featstore_cli.options import examples, json_option, share, store_option, where_option
-from featstore_cli.render import amount, out, print_json, print_table, progress, size
+from featstore_cli.render import amount, out, print_json, print_table, progress
 
 if TYPE_CHECKING:
     from featstore.report import Plan, PlanPath
@@ -129,15 +130,8 @@ def _row(path: PlanPath, *, chosen: bool) -> list[str]:
         f"[dim]{interval}[/]",
         "" if today else f"{100 * change.value:+.1f}",
         "" if today else _MARK[path.compatible],
-        _time(path.seconds),
+        duration(path.seconds) if path.seconds else "–",
         size(path.gallery_bytes) if path.gallery_bytes else "–",
         f"{path.images:,}" if path.images else "–",
         "1" if path.encoders == 1 else "2",
     ]
-
-
-def _time(seconds: float) -> str:
-    """A time in a narrow column."""
-    if not seconds:
-        return "–"
-    return f"{seconds:.1f} s" if seconds < 100 else f"{seconds / 60:.1f} min"

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 import rich_click as click
 from rich.markup import escape
 
+from featstore.amounts import duration, size
 from featstore_cli.options import examples, json_option, share, store_option, where_option
-from featstore_cli.render import amount, duration, out, print_json, progress, size
+from featstore_cli.render import amount, out, print_json, progress
 
 if TYPE_CHECKING:
     from featstore.search import Hits

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import rich_click as click
 
+from featstore.amounts import duration
 from featstore_cli.options import examples, json_option, store_option, typed, where_option
-from featstore_cli.render import amount, duration, out, print_json, print_table, progress
+from featstore_cli.render import amount, out, print_json, print_table, progress
 
 if TYPE_CHECKING:
     from featstore.store import Store

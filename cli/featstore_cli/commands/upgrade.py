@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import rich_click as click
 
+from featstore.amounts import duration, size
 from featstore_cli.exit_codes import ExitCode
 from featstore_cli.options import examples, json_option, share, store_option, where_option
-from featstore_cli.render import duration, out, print_json, progress, size
+from featstore_cli.render import out, print_json, progress
 
 if TYPE_CHECKING:
     from featstore.store import Store

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 
 import rich_click as click
 
+from featstore.amounts import size
 from featstore_cli.exit_codes import ExitCode
 from featstore_cli.options import examples, json_option, share, store_option
-from featstore_cli.render import amount, out, print_json, progress, size
+from featstore_cli.render import amount, out, print_json, progress
 
 if TYPE_CHECKING:
     from featstore.store import Store
