@@ -20,7 +20,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from featstore.errors import ConflictError, CorruptStoreError
+from featstore.errors import ConflictError, CorruptStoreError, NotFoundError, UnknownNameError
 from featstore.progress import SILENT, Progress
 from featstore.spaces import Space
 from featstore.store.canary import take_over_canary
@@ -29,7 +29,7 @@ from featstore.store.features import FeatureSet, RowStatus, features_log, plan_k
 from featstore.store.heartbeats import Writer, place_time, writers
 from featstore.store.job import FeatureJob, chunk_rows_for, plan_shard_rows, segment_name
 from featstore.store.names import parse_dataset
-from featstore.store.records import FeatureSetVersion, Mixture, Plan, VectorSegment, fetch
+from featstore.store.records import FeatureSetVersion, Mixture, Plan, VectorSegment, fetch_if_there
 from featstore.store.replacement import REPLACES, write_mixture
 from featstore.store.rows import rewrite
 from featstore.store.store import Store
@@ -43,6 +43,7 @@ _WORTH_SHARDS = 2
 _MANY_PARTS = 8
 _SMALL_PART_ROWS = 1 << 16
 _SOURCE = "compact"
+_CHANGED = "{} changed meanwhile; what is written stays, and the rest is looked at again"
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,13 +127,15 @@ def compact(store: Store, name: str, progress: Progress = SILENT) -> CompactRepo
     removed = 0
     done: dict[str, SetCompaction] = {}
     for _ in range(_TRIES):
+        sets = _newest(store, plain)
+        # read after the sets: rows are committed before their features, so it has all that the sets have
         dataset = store.dataset(plain)
-        gone = len(dataset.removed_rows)
-        layout = dataset.layout + (1 if gone else 0)
-        todo = _survey(store, dataset, layout)
-        if not (todo or gone or _in_pieces(dataset)):
-            return CompactReport(f"{plain}@{dataset.version}", removed, tuple(done.values()))
         try:
+            gone = len(dataset.removed_rows)
+            layout = dataset.layout + (1 if gone else 0)
+            todo = _survey(store, dataset, sets, layout)
+            if not (todo or gone or _in_pieces(dataset)):
+                return CompactReport(f"{plain}@{dataset.version}", removed, tuple(done.values()))
             for part in todo:
                 _fill(store, part, progress)
             if gone or _in_pieces(dataset):
@@ -144,7 +147,12 @@ def compact(store: Store, name: str, progress: Progress = SILENT) -> CompactRepo
                 done[part.source.name] = _compaction(part.base, made, before)
         except ConflictError:
             _refuse_live(store, plain)
-            progress.note(f"{plain} changed meanwhile; what is written stays, and the rest is looked at again")
+            progress.note(_CHANGED.format(plain))
+        except (CorruptStoreError, NotFoundError, UnknownNameError):
+            # what another compaction has replaced meanwhile may be collected at once, without grace
+            if _newest(store, plain) == sets and store.dataset(plain).version == dataset.version:
+                raise
+            progress.note(_CHANGED.format(plain))
     raise ConflictError(
         f"dataset {plain} keeps changing while it is compacted", hint="let the other writers finish, then run it again"
     )
@@ -165,10 +173,11 @@ def live_plans(store: Store, dataset: str, *, now: float | None = None) -> list[
         for segment in store.files.names(f"{set_key(dataset, name)}/plans"):
             key = plan_key(dataset, name, segment)
             present = [] if segment in committed else writers(store.files, key, now=now)
-            if present and store.files.exists(f"{key}/plan.json"):
-                plan = fetch(store.files, Plan, f"{key}/plan.json")
-                if newest is None or plan.source.startswith((_SOURCE, REPLACES)) or _fits(plan, newest):
-                    found.append(LivePlan(f"{dataset}/{name}", plan, tuple(present)))
+            plan = fetch_if_there(store.files, Plan, f"{key}/plan.json") if present else None
+            if plan is not None and (
+                newest is None or plan.source.startswith((_SOURCE, REPLACES)) or _fits(plan, newest)
+            ):
+                found.append(LivePlan(f"{dataset}/{name}", plan, tuple(present)))
     return found
 
 
@@ -187,12 +196,17 @@ def _refuse_live(store: Store, dataset: str) -> None:
             )
 
 
-def _survey(store: Store, dataset: Dataset, layout: int) -> list[_Rewriting]:
+def _newest(store: Store, dataset: str) -> list[FeatureSetVersion]:
+    """The newest version of each feature set of a dataset."""
+    found = (features_log(store.files, dataset, name).latest() for name in store.feature_sets(dataset))
+    return [record for record in found if record is not None]
+
+
+def _survey(store: Store, dataset: Dataset, sets: Sequence[FeatureSetVersion], layout: int) -> list[_Rewriting]:
     """The sets that do not have the layout yet, or lie in many small shards."""
     found = []
-    for name in store.feature_sets(dataset.name):
-        base = features_log(store.files, dataset.name, name).latest()
-        if base is None or (base.layout == layout and not _scattered(base)):
+    for base in sets:
+        if base.layout == layout and not _scattered(base):
             continue
         # every layout between the set's and the wanted one ended with a version whose removed rows were left out
         ended = [store.dataset(dataset.name, number) for number in dataset.record.earlier[base.layout - 1 :]]

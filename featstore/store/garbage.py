@@ -26,11 +26,12 @@ from datetime import timedelta
 
 from pydantic import BaseModel
 
+from featstore.errors import NotFoundError
 from featstore.progress import SILENT, Progress
 from featstore.store.files import FileInfo, Files
 from featstore.store.heartbeats import LIVE_S, place_time, writers
 from featstore.store.inventory import SegmentFiles, by_segment, plan_of
-from featstore.store.records import DatasetVersion, Plan, dump, fetch
+from featstore.store.records import DatasetVersion, Plan, dump, fetch_if_there
 from featstore.store.retention import judge_versions, read_series, read_versions
 from featstore.store.store import Store
 
@@ -174,7 +175,7 @@ class _Collection:
 
     def _plan(self, key: str) -> Plan | None:
         plan = f"{plan_of(key)}/plan.json"
-        return fetch(self._files, Plan, plan) if plan in self._published else None
+        return fetch_if_there(self._files, Plan, plan) if plan in self._published else None
 
     def _note(self) -> None:
         for each in self._series.values():
@@ -186,7 +187,8 @@ class _Collection:
                 )
 
     def _read_list(self, key: str) -> tuple[str, ...]:
-        return fetch(self._files, _Doomed, key).segments
+        found = fetch_if_there(self._files, _Doomed, key)
+        return found.segments if found else ()  # another collection has finished it since
 
     # --- deleting --------------------------------------------------------------------------------------------------
 
@@ -231,7 +233,8 @@ class _Collection:
             if newest is None:
                 continue
             if record in self._published:
-                outdated = json.loads(self._files.get(record)).get("uuid") != newest.uuid
+                said = self._get(record)
+                outdated = said is None or json.loads(said).get("uuid") != newest.uuid
                 why = "the set has a newer version than the one it was built from"
             else:
                 outdated = self._now - max(info.modified for info in infos) > max(self._grace, _UNANNOUNCED_S)
@@ -256,7 +259,7 @@ class _Collection:
 
         def act() -> None:
             if key.startswith("features/"):
-                published = self._files.get(plan) if plan in self._published else None
+                published = self._get(plan) if plan in self._published else None
                 self._files.delete([plan])
                 if writers(self._files, plan_of(key), now=place_time(self._files)) or self._is_named(key):
                     if published is not None:
@@ -268,6 +271,13 @@ class _Collection:
             self._files.delete(_keys([*segment.data, *segment.alive]))
 
         return act
+
+    def _get(self, key: str) -> bytes | None:
+        """The bytes of a file that was there a moment ago; None if another collection has taken it since."""
+        try:
+            return self._files.get(key)
+        except NotFoundError:
+            return None
 
     def _is_named(self, key: str) -> bool:
         """Whether a version that was committed since the survey names a segment."""

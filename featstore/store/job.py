@@ -35,8 +35,8 @@ from featstore.store.records import (
     ShardRecord,
     VectorSegment,
     dump,
-    fetch,
     fetch_all,
+    fetch_if_there,
 )
 from featstore.store.rows import rows_log
 from featstore.store.shard_bytes import ShardBytes
@@ -106,8 +106,11 @@ class FeatureJob:
     def planned(cls, files: Files, plan: Plan) -> FeatureJob:
         """The job of a plan, published create-only: whoever plans the same segment later gets the first plan."""
         key = f"{plan_key(plan.dataset, plan.name, plan.segment)}/plan.json"
-        if not files.put_new(key, [dump(plan)]):
-            plan = fetch(files, Plan, key)
+        while not files.put_new(key, [dump(plan)]):
+            found = fetch_if_there(files, Plan, key)
+            if found is not None:  # else it was cleaned up since, and the name is free again
+                plan = found
+                break
         job = cls(files, plan)
         job.announce(now=True)
         return job

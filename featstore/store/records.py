@@ -13,7 +13,7 @@ from typing import Any, Literal, Self, TypeVar
 from blake3 import blake3
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from featstore.errors import CorruptStoreError, UsageError
+from featstore.errors import CorruptStoreError, NotFoundError, UsageError
 from featstore.spaces import Space
 from featstore.store.files import Files
 
@@ -38,6 +38,7 @@ __all__ = [
     "dump",
     "fetch",
     "fetch_all",
+    "fetch_if_there",
     "load",
     "utc_now",
 ]
@@ -316,6 +317,14 @@ def fetch(files: Files, model: type[R], key: str) -> R:
         NotFoundError: nothing was published there.
     """
     return load(model, files.get(key), where=files.where(key))
+
+
+def fetch_if_there(files: Files, model: type[R], key: str) -> R | None:
+    """The record published under a key; None if nothing is, or not any more."""
+    try:
+        return fetch(files, model, key)
+    except NotFoundError:
+        return None
 
 
 def fetch_all(files: Files, model: type[R], keys: Sequence[str]) -> list[R]:

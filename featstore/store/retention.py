@@ -82,7 +82,8 @@ def read_series(files: Files, key: str, *, after: int = 0) -> Series:
     """The versions of one dataset or feature set, as far as they come after a number."""
     log: Log[DatasetVersion] | Log[FeatureSetVersion]
     log = Log(files, key, FeatureSetVersion) if key.startswith("features/") else Log(files, key, DatasetVersion)
-    records = {number: log.read(number) for number in log.numbers() if number > after}
+    read = ((number, log.listed(number)) for number in log.numbers() if number > after)
+    records = {number: record for number, record in read if record is not None}
     return Series(key, key.partition("/")[2], records, log.tags())
 
 

@@ -11,20 +11,14 @@ import pytest
 from pydantic import BaseModel
 
 from featstore.errors import ConflictError, CorruptStoreError, UnknownNameError
-from featstore.spaces import Space
 from featstore.store import NewRows, Store, verify
 from featstore.store.compaction import compact
 from featstore.store.garbage import collect_garbage
-from featstore.store.local_files import LocalFiles
 from featstore.store.records import dump
 from tests.store.crashes import stopped_at
+from tests.store.removal import GONE, IDS, VALUES, check, fill, leave_out, two_sets
 
 NOW = timedelta(0)
-SPACE = Space.named("s", 4)
-IDS = [f"somebody/picture-{n:04d}.jpg" for n in range(40)]
-VALUES = np.random.default_rng(0).normal(size=(40, 4)).astype(np.float32)
-GONE = [3, 17, 18, 39]
-LEFT = [n for n in range(40) if n not in GONE]
 
 
 @pytest.fixture(autouse=True)
@@ -32,30 +26,15 @@ def _fast(monkeypatch):
     monkeypatch.setattr(os, "fsync", lambda _: None)  # processes die here, never the machine
 
 
-def fill(store, name, values, *, upto=None):
-    job = store.plan_features(store.dataset("d"), name, SPACE, np.dtype("f4"), shard_rows=8)
-    for shard in list(range(job.n_shards))[:upto]:
-        start, stop = job.shard_range(shard)
-        job.publish(shard, values[start - job.start : stop - job.start])
-    if upto is None:
-        job.commit({"made by": "test"})
-    return job
-
-
 @pytest.fixture
 def store(tmp_path):
-    store = Store.init(tmp_path / "store")
-    store.create_dataset("d", NewRows(ids=IDS, labels=[f"label {n}" for n in range(40)]))
-    fill(store, "f", VALUES)
-    fill(store, "g", VALUES * 2)
-    return store
+    return two_sets(tmp_path / "store")
 
 
 @pytest.fixture
 def compacted(store):
     """Rows were removed and left out, and the old layout is still there."""
-    store.remove_rows("d", [IDS[n] for n in GONE])
-    compact(store, "d")
+    leave_out(store)
     return store
 
 
@@ -65,13 +44,6 @@ def bytes_of(store):
         for path in store.files.root.rglob("*")
         if path.is_file()
     }
-
-
-def check(store):
-    for name, factor in (("f", 1), ("g", 2)):
-        features = store.features(f"d/{name}")
-        np.testing.assert_array_equal(features.take_ids([IDS[n] for n in LEFT]), VALUES[LEFT] * factor)
-    assert verify(store, full=True).problems == []
 
 
 def holders(store):
@@ -187,65 +159,6 @@ def test_a_crash_at_any_instant_and_the_same_command_again(compacted, tmp_path, 
         if not crashed:
             break
     assert n > 50
-
-
-class Meanwhile(LocalFiles):
-    """Files to which something happens right before one is read, or a folder listed, for the first time."""
-
-    def __init__(self, root, moment, act):
-        super().__init__(root)
-        self.moment, self.act = moment, act
-
-    def get(self, key):
-        self._happen(key)
-        return super().get(key)
-
-    def names(self, prefix):
-        self._happen(prefix)
-        return super().names(prefix)
-
-    def _happen(self, key):
-        if key == self.moment:
-            self.moment = None
-            self.act()
-
-
-@pytest.mark.parametrize(
-    ("moment", "read"),
-    [
-        ("datasets/d/versions/1.json", lambda store: store.dataset("d")),
-        ("datasets/d/versions/1.json", lambda store: store.append_rows("d", NewRows(ids=["x"]))),
-        ("datasets/d/versions/1.json", lambda store: store.history("d")),
-        ("features/d/f/versions/1.json", lambda store: store.features("d/f")),
-        ("features/d/f/versions/1.json", lambda store: store.history("d/f")),
-        ("features/d/f/versions/1.json", lambda store: verify(store, "d/f").problems == [] or pytest.fail("damage")),
-        ("datasets/d/versions", lambda store: store.features("d/f")),  # its rows go after the set was read
-    ],
-)
-def test_a_version_may_go_between_its_listing_and_its_reading(store, moment, read):
-    def act():
-        store.remove_rows("d", [IDS[n] for n in GONE])
-        compact(store, "d")
-        collect_garbage(store, grace=NOW)
-
-    files = Meanwhile(store.files.root, moment, act)
-    read(Store(files))
-    assert files.moment is None
-    check(store)
-
-
-def test_a_version_that_went_is_no_version(store):
-    files = Meanwhile(
-        store.files.root, "features/d/f/versions/1.json", lambda: store.files.delete(["features/d/f/versions/1.json"])
-    )
-    with pytest.raises(UnknownNameError, match="no version of feature set d/f called '1'"):
-        Store(files).features("d/f@1")
-    store.tag("d/g", "live")
-    store.append_rows("d", NewRows(ids=["x"]))
-    fill(store, "g", np.ones((1, 4), np.float32))
-    store.files.delete(["features/d/g/versions/1.json"])
-    with pytest.raises(CorruptStoreError, match="tag live of feature set d/g names version 1, which is gone"):
-        store.features("d/g@live")
 
 
 def test_unfinished_work_stays_while_somebody_is_at_it(store):
