@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 from torch.nn.functional import dropout
 
 from featstore.encoders import Augment, Encoder, Preprocess, load_encoder
-from featstore.encoders.architectures import ConvNet
+from featstore.encoders.architectures import ConvNet, ConvNetConfig
 from featstore.errors import AlignmentError, BadInputError, TrainingError, UsageError
 from featstore.evaluate import evaluate_arrays
 from featstore.extract import ExtractRequest, extract
@@ -19,6 +19,7 @@ from featstore.sources import NOWHERE
 from featstore.spaces import comparable
 from featstore.store import Store
 from featstore_training import TrainConfig, losses, train
+from featstore_training.backbone import Backbone
 from featstore_training.images import ImageRows
 from featstore_training.recipes import Recipe
 from featstore_training.sweep import read_lock, sweep
@@ -249,6 +250,19 @@ def test_bt2_says_that_it_needs_a_map(shop, tmp_path):
     store, folder = shop
     with pytest.raises(UsageError, match="head mode"):
         train(store, config(folder, loss="bt2"), tmp_path / "run")
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_convolutions_see_the_layout_that_cpus_prefer(channels):
+    network = ConvNet(ConvNetConfig(in_channels=channels, widths=(8, 8), embedding=4))
+    layouts = []
+    network.stages[0].register_forward_hook(
+        lambda _, __, out: layouts.append(out.is_contiguous(memory_format=torch.channels_last))
+    )
+    pixels = torch.rand(3, channels, 12, 12)
+    seen, plain = Backbone(network, normalise=False)(pixels), network(pixels.contiguous())
+    assert layouts[0]
+    torch.testing.assert_close(seen, plain)
 
 
 def test_a_sweep_tries_settings_of_backbones(shop, tmp_path):

@@ -5,6 +5,7 @@ B batch, C channels, S height and width, D feature width.
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
@@ -32,7 +33,10 @@ class Backbone(nn.Module):
 
     def forward(self, pixels: Tensor) -> Tensor:
         """Float32 [B, C, S, S] → float32 [B, D]."""
-        out: Tensor = self.network(pixels).float()
+        # convolutions follow the layout of their input, and CPUs take half the time for this one. Only copying into it is
+        # sure to change the layout: images with one channel count as having it already
+        laid_out = torch.empty_like(pixels, memory_format=torch.channels_last).copy_(pixels)
+        out: Tensor = self.network(laid_out).float()
         return normalize(out, dim=1) if self.normalise else out
 
 

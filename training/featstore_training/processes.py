@@ -63,6 +63,9 @@ class Processes:
             out: Tensor = module(inputs)
             return out
         if self._divided is None:
+            for parameter in module.parameters():
+                # gradients of convolutions over one channel have odd strides, which the wrapper warns of
+                parameter.register_hook(_strided_as_parameters)  # type: ignore[no-untyped-call]
             self._divided = DistributedDataParallel(module)
         own: Tensor = self._divided(inputs)
         return self._gathered(own, rows)
@@ -93,6 +96,10 @@ class Processes:
         """Until all have come here."""
         if self.size > 1:
             dist.barrier()
+
+
+def _strided_as_parameters(gradient: Tensor) -> Tensor:
+    return gradient.flatten().view(gradient.shape)
 
 
 def started_processes() -> int:
