@@ -19,7 +19,7 @@ from featstore.extract.plan import Unit
 from featstore.extract.stages import Stages
 from featstore.sources import Source
 from featstore.store import DigestIndex, FeatureJob, RowFailure, RowStatus
-from featstore.store.job import DIGEST_BYTES
+from featstore.store.digest_index import DIGEST_BYTES
 from featstore.store.policies import ZeroRows, all_zero
 
 __all__ = ["Tally", "row_bytes", "run_unit"]

@@ -10,10 +10,11 @@ from featstore.store.description import SetDescription, describe
 from featstore.store.difference import Difference, compare
 from featstore.store.features import FeatureSet, RowStatus
 from featstore.store.garbage import DEFAULT_GRACE, Garbage, GarbageReport, collect_garbage
-from featstore.store.job import FeatureJob, plan_shard_rows
+from featstore.store.job import FeatureJob
 from featstore.store.materialise import Fetched
 from featstore.store.mending import Replaced
 from featstore.store.names import SetRef, column_name, parse_set, view_name
+from featstore.store.plans import plan_shard_rows
 from featstore.store.policies import ZeroRows
 from featstore.store.publisher import publisher
 from featstore.store.records import RowFailure, TagEntry, Version

@@ -27,8 +27,9 @@ from featstore.store.canary import take_over_canary
 from featstore.store.dataset import Dataset
 from featstore.store.features import FeatureSet, RowStatus, features_log, plan_key, set_key
 from featstore.store.heartbeats import Writer, place_time, writers
-from featstore.store.job import FeatureJob, chunk_rows_for, plan_shard_rows, segment_name
+from featstore.store.job import FeatureJob
 from featstore.store.names import parse_dataset
+from featstore.store.plans import plan_segment, plan_shard_rows
 from featstore.store.records import FeatureSetVersion, Mixture, Plan, VectorSegment, fetch_if_there
 from featstore.store.replacement import REPLACES, write_mixture
 from featstore.store.rows import rewrite
@@ -222,21 +223,9 @@ def _survey(store: Store, dataset: Dataset, sets: Sequence[FeatureSetVersion], l
 def _planned(store: Store, source: FeatureSet, rows: int, layout: int, origin: str) -> FeatureJob | None:
     if not rows:
         return None
-    row_bytes = source.width * source.dtype.itemsize
-    shard_rows = plan_shard_rows(rows, row_bytes)
-    plan = Plan(
-        dataset=source.dataset.name,
-        dataset_version=source.dataset.version,
-        layout=layout,
-        name=source.record.name,
-        segment=segment_name(0, rows, source.record.space, origin, layout),
-        start=0,
-        stop=rows,
-        space=source.record.space,
-        source=origin,
-        dtype=source.record.dtype,
-        shard_rows=shard_rows,
-        chunk_rows=chunk_rows_for(row_bytes, shard_rows),
+    record = source.record
+    plan = plan_segment(
+        source.dataset, record.name, record.space, record.dtype, stop=rows, source=origin, layout=layout
     )
     return FeatureJob.planned(store.files, plan)
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from featstore.errors import CorruptStoreError
+from featstore.errors import AlignmentError, CorruptStoreError, UsageError
+from featstore.spaces import Space
 from featstore.store.files import Files
 from featstore.store.log import numbered
 from featstore.store.records import dump, fetch, utc_now
 
-__all__ = ["Declaration", "append_declaration", "declared_with", "in_force", "read_declarations"]
+__all__ = ["Declaration", "declare_spaces", "declared_with", "in_force", "read_declarations"]
 
 _PREFIX = "declarations"
 
@@ -65,13 +66,27 @@ def declared_with(files: Files, space: str) -> list[Declaration]:
     return [declaration for declaration in in_force(files) if space in declaration.spaces]
 
 
-def append_declaration(
-    files: Files, spaces: tuple[str, str], sets: tuple[str, str], *, note: str, withdrawn: bool
+def declare_spaces(
+    files: Files, sets: tuple[str, str], spaces: tuple[Space, Space], *, note: str, withdraw: bool
 ) -> Declaration:
-    """Publish a declaration as the last one; see `Declaration`."""
+    """Declare two spaces comparable, named by a set of each, or take that back; see `Store.declare`."""
+    left, right = spaces
+    if left.width != right.width:
+        raise AlignmentError(
+            f"{sets[0]} has {left.width} components and {sets[1]} {right.width}; they cannot be compared",
+            hint="learn a map between them with `featstore train`",
+        )
+    if left.digest == right.digest:
+        raise UsageError(f"{sets[0]} and {sets[1]} lie in one space already", hint="there is nothing to declare")
+    digests = (min(left.digest, right.digest), max(left.digest, right.digest))
+    if withdraw and all(made.spaces != digests for made in in_force(files)):
+        raise UsageError(
+            f"nobody declared {sets[0]} and {sets[1]} compatible",
+            hint="`featstore show` lists what is declared of a set",
+        )
     while True:
         numbers = numbered(files.names(_PREFIX))
         number = numbers[-1] + 1 if numbers else 1
-        made = Declaration(number=number, spaces=spaces, sets=sets, note=note, withdrawn=withdrawn)
+        made = Declaration(number=number, spaces=digests, sets=sets, note=note, withdrawn=withdraw)
         if files.put_new(f"{_PREFIX}/{number}.json", [dump(made)]):
             return made

@@ -20,6 +20,7 @@ from featstore.store.records import IndexPointer, dump
 from featstore.store.zarr_format import CRC_BYTES, array_metadata, chunk_key, group_metadata
 
 __all__ = [
+    "DIGEST_BYTES",
     "INDEX",
     "index_files",
     "index_sizes",
@@ -32,7 +33,7 @@ __all__ = [
 
 INDEX = "digest_index"
 _VALID = 1
-_DIGEST_BYTES = 16
+DIGEST_BYTES = 16
 # searched in place, so a chunk may be large: few files even for 10^8 rows
 _CHUNK_BYTES = 64 << 20
 
@@ -57,10 +58,10 @@ def indexed_inputs(
     Raises:
         CorruptStoreError: a file is missing or damaged.
     """
-    found, digests = [np.zeros(0, np.int64)], [np.zeros((0, _DIGEST_BYTES), np.uint8)]
+    found, digests = [np.zeros(0, np.int64)], [np.zeros((0, DIGEST_BYTES), np.uint8)]
     for shard in shards:
         count = min(shard_rows, rows - shard * shard_rows)
-        part = row_chunk(files, chunk_key(f"{key}/input_digest", shard, 2), shard_rows, _DIGEST_BYTES)[:count]
+        part = row_chunk(files, chunk_key(f"{key}/input_digest", shard, 2), shard_rows, DIGEST_BYTES)[:count]
         status = row_chunk(files, chunk_key(f"{key}/status", shard), shard_rows, 1)[:count, 0]
         known = np.flatnonzero((status == _VALID) & part.any(axis=1))
         found.append(known + shard * shard_rows)

@@ -9,7 +9,6 @@ without a feature is all NaN), so that a shard left half published by a worker t
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -22,14 +21,12 @@ from featstore.errors import AlignmentError, ConflictError, IncompleteError, Non
 from featstore.progress import Progress
 from featstore.spaces import Space
 from featstore.store.dataset import Dataset
-from featstore.store.digest_index import indexed_inputs, publish_index
-from featstore.store.features import RowStatus, features_log, plan_key, set_key
+from featstore.store.digest_index import DIGEST_BYTES
+from featstore.store.features import RowStatus, features_log, plan_key
 from featstore.store.files import Files
 from featstore.store.heartbeats import Writer, beat, place_time, writers
-from featstore.store.names import is_view
 from featstore.store.records import (
     FeatureSetVersion,
-    IndexPointer,
     Plan,
     RowFailure,
     ShardRecord,
@@ -39,60 +36,14 @@ from featstore.store.records import (
     fetch_if_there,
 )
 from featstore.store.rows import rows_log
+from featstore.store.sealing import digest_of, seal_segment, segment_key_of
 from featstore.store.shard_bytes import ShardBytes
-from featstore.store.zarr_format import (
-    CRC_BYTES,
-    array_metadata,
-    chunk_key,
-    decode_chunk,
-    encode_chunk,
-    group_metadata,
-    index_bytes,
-)
+from featstore.store.zarr_format import CRC_BYTES, chunk_key, decode_chunk, encode_chunk, index_bytes
 
-__all__ = [
-    "DIGEST_BYTES",
-    "FeatureJob",
-    "chunk_rows_for",
-    "plan_shard_rows",
-    "segment_metadata",
-    "segment_name",
-    "shards_digest",
-]
+__all__ = ["FeatureJob"]
 
-DIGEST_BYTES = 16
-_CHUNK_BYTES = 2 << 20
-_SHARD_BYTES = 128 << 20
-_SHARD_SECONDS = 120.0
-_SHARDS_PER_WORKER = 4
 # a twin's features this close to the published ones came from the same input, so its digest holds for them too
 _SAME_FEATURE = 1e-2
-
-
-def plan_shard_rows(rows: int, row_bytes: int, rows_per_second: float | None = None, workers: int = 1) -> int:
-    """Rows of a shard, a power of two: about two minutes of work, at least four shards a worker, at most 128 MiB.
-
-    Args:
-        rows: Rows of the segment.
-        row_bytes: Bytes of one row.
-        rows_per_second: Measured speed of one worker; None leaves time out of account.
-        workers: How many will share the work.
-    """
-    limit = min(_SHARD_BYTES / row_bytes, rows / (_SHARDS_PER_WORKER * max(1, workers)))
-    if rows_per_second is not None:
-        limit = min(limit, rows_per_second * _SHARD_SECONDS)
-    return 1 << max(3, int(math.log2(max(1.0, limit))))
-
-
-def segment_name(start: int, stop: int, space: Space, source: str, layout: int) -> str:
-    """Name of the segment that a job makes: it says of which rows, and by a digest from what."""
-    origin = blake3(f"{space.digest} {source}".encode()).hexdigest(6)
-    return f"{start:010d}-{stop:010d}-{origin}" + (f"-{layout}" if layout > 1 else "")
-
-
-def chunk_rows_for(row_bytes: int, shard_rows: int) -> int:
-    """Rows of an inner chunk: the power of two nearest 2 MiB, never more than the shard."""
-    return min(shard_rows, 1 << max(0, round(math.log2(_CHUNK_BYTES / row_bytes))))
 
 
 @dataclass(frozen=True)
@@ -293,13 +244,30 @@ class FeatureJob:
 
         return log.commit(build)
 
+    def seal(self) -> VectorSegment:
+        """Write the segment's metadata, last of all, and describe it for a version.
+
+        Raises:
+            IncompleteError: shards are still pending.
+            ConflictError: the plan was cleaned up meanwhile.
+        """
+        self.announce(now=True)
+        pending = self.pending()
+        if pending:
+            raise IncompleteError(
+                f"{self.name} lacks {len(pending)} of {self.n_shards} shards",
+                hint="run the same command again to finish them",
+            )
+        keys = [f"{self._plan_key}/shards/{shard}.json" for shard in range(self.n_shards)]
+        return seal_segment(self.files, self.plan, fetch_all(self.files, ShardRecord, keys))
+
     @property
     def _plan_key(self) -> str:
         return plan_key(self.plan.dataset, self.plan.name, self.plan.segment)
 
     @property
     def _segment_key(self) -> str:
-        return f"{set_key(self.plan.dataset, self.plan.name)}/segments/{self.plan.segment}"
+        return segment_key_of(self.plan)
 
     def _not_finite(self, features: NDArray[Any], status: NDArray[np.uint8], first: int) -> NonFiniteError:
         with np.errstate(over="ignore"):
@@ -343,81 +311,11 @@ class FeatureJob:
         key = f"{self._segment_key}/{chunk}"
         pieces = encode_chunk(values, self.shard_rows)
         if self.files.put_new(key, pieces):
-            return _digest(pieces)
+            return digest_of(pieces)
         data = self.files.get(key)
         published = decode_chunk(data, np.dtype("u1"), where=self.files.where(key))
         values[:] = published.reshape(self.shard_rows, *values.shape[1:])[: len(values)]
-        return _digest([data])
-
-    def seal(self) -> VectorSegment:
-        """Write the segment's metadata, last of all, and describe it for a version.
-
-        Raises:
-            IncompleteError: shards are still pending.
-            ConflictError: the plan was cleaned up meanwhile.
-        """
-        self.announce(now=True)
-        pending = self.pending()
-        if pending:
-            raise IncompleteError(
-                f"{self.name} lacks {len(pending)} of {self.n_shards} shards",
-                hint="run the same command again to finish them",
-            )
-        keys = [f"{self._plan_key}/shards/{shard}.json" for shard in range(self.n_shards)]
-        records = fetch_all(self.files, ShardRecord, keys)
-        rows, chunk, shards = self.stop - self.start, self.plan.chunk_rows, self.shard_rows
-        indexed = self._publish_index(records)
-        for name, document in segment_metadata(rows, self.width, self.dtype, chunk, shards).items():
-            self.files.put_new(f"{self._segment_key}/{name}", [document])
-        return VectorSegment(
-            name=self.plan.segment,
-            start=self.start,
-            stop=self.stop,
-            group_rows=rows,
-            shard_rows=shards,
-            chunk_rows=chunk,
-            valid=sum(record.valid for record in records),
-            indexed=indexed,
-            digest=shards_digest(records),
-        )
-
-    def _publish_index(self, records: Sequence[ShardRecord]) -> int:
-        """Publish the digest index of the shards, if any input's digest is known; how many rows it names."""
-        if is_view(self.plan.name):
-            return 0  # an augmented view is not what encoding its input again would give
-        unknown = _digest(encode_chunk(np.zeros((self.shard_rows, DIGEST_BYTES), dtype=np.uint8), self.shard_rows))
-        shards = [record.shard for record in records if record.digests["input_digest"] != unknown]
-        rows, digests = indexed_inputs(
-            self.files, self._segment_key, shards, rows=self.stop - self.start, shard_rows=self.shard_rows
-        )
-        if len(rows):
-            pointer = IndexPointer(dataset=self.plan.dataset, name=self.plan.name, segment=self.plan.segment)
-            publish_index(self.files, self._segment_key, pointer, self.space, rows, digests)
-        return len(rows)
-
-
-def segment_metadata(rows: int, width: int, dtype: np.dtype[Any], chunk_rows: int, shard_rows: int) -> dict[str, bytes]:
-    """The `zarr.json` documents of a segment by key below it, the group's last."""
-    small = np.dtype("u1")
-    return {
-        "features/zarr.json": array_metadata((rows, width), dtype, (chunk_rows, width), shard=(shard_rows, width)),
-        "input_digest/zarr.json": array_metadata((rows, DIGEST_BYTES), small, (shard_rows, DIGEST_BYTES)),
-        "status/zarr.json": array_metadata((rows,), small, (shard_rows,)),
-        "zarr.json": group_metadata(),
-    }
-
-
-def shards_digest(records: Sequence[ShardRecord]) -> str:
-    """Digest over the digests of all files of a segment's shards, in order."""
-    listing = "\n".join(f"{r.shard} {name} {digest}" for r in records for name, digest in sorted(r.digests.items()))
-    return blake3(listing.encode()).hexdigest()
-
-
-def _digest(pieces: Sequence[bytes | memoryview]) -> str:
-    digest = blake3()
-    for piece in pieces:
-        digest.update(piece)
-    return digest.hexdigest()
+        return digest_of([data])
 
 
 def _adopt(

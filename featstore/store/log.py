@@ -12,7 +12,7 @@ from typing import Generic, TypeVar
 from featstore.errors import CorruptStoreError, NotFoundError, UnknownNameError
 from featstore.store.files import Files
 from featstore.store.names import check_name
-from featstore.store.records import Commit, TagEntry, dump, fetch, utc_now
+from featstore.store.records import Commit, TagEntry, Version, dump, fetch, utc_now
 
 __all__ = ["Log", "TagEntry", "numbered"]
 
@@ -107,6 +107,27 @@ class Log(Generic[V]):
     def entries(self, name: str) -> list[TagEntry]:
         """The log of a tag, oldest first; empty if there is no such tag."""
         return [self._entry(name, number) for number in numbered(self._files.names(f"{self._prefix}/tags/{name}"))]
+
+    def history(self) -> list[Version]:
+        """What there is to say of every version, newest first."""
+        tags = self.tags()
+        moves = [entry for tag in tags for entry in self.entries(tag) if entry.note]
+        found = []
+        for number in reversed(self.numbers()):
+            commit = self.listed(number)
+            if commit is None:
+                continue
+            found.append(
+                Version(
+                    number=number,
+                    created=commit.created,
+                    rows=commit.rows,
+                    tags=tuple(sorted(tag for tag, version in tags.items() if version == number)),
+                    moves=tuple(entry for entry in moves if entry.version == number),
+                    provenance=commit.provenance,
+                )
+            )
+        return found
 
     def damaged(self) -> Iterator[str]:
         """Keys of versions and entries of tags that are not as they were published."""

@@ -16,9 +16,9 @@ from featstore.errors import CorruptStoreError, FeatstoreError
 from featstore.progress import SILENT, Progress
 from featstore.store.cache import CacheGroup, Group, blob_key, cache_files, fetch_blob, group_key, read_group
 from featstore.store.files import Files
-from featstore.store.job import shards_digest
 from featstore.store.local_files import LocalFiles
 from featstore.store.records import ShardRecord, dump, fetch_all
+from featstore.store.sealing import shards_digest
 from featstore.store.zarr_format import chunk_key
 
 __all__ = ["Fetched", "fetch_groups"]

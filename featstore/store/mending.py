@@ -15,8 +15,9 @@ import numpy as np
 from featstore.errors import ConflictError
 from featstore.store.features import FeatureSet, RowStatus, features_log
 from featstore.store.files import Files
-from featstore.store.job import FeatureJob, segment_name
-from featstore.store.records import Damage, FeatureSetVersion, Plan, RowFailure, VectorSegment
+from featstore.store.job import FeatureJob
+from featstore.store.plans import plan_segment
+from featstore.store.records import Damage, FeatureSetVersion, RowFailure, VectorSegment
 from featstore.store.salvage import Salvage
 
 __all__ = ["Replaced", "replace_shards"]
@@ -101,19 +102,16 @@ def _fill(files: Files, features: FeatureSet, run: list[Salvage], *, dry_run: bo
     if dry_run:
         return part.model_copy(update={"start": start, "stop": stop})
     source = f"repair {uuid.uuid4().hex}"
-    plan = Plan(
-        dataset=features.record.dataset,
-        dataset_version=features.dataset.version,
-        layout=features.record.layout,
-        name=features.record.name,
-        segment=segment_name(start, stop, features.space, source, features.record.layout),
+    record = features.record
+    plan = plan_segment(
+        features.dataset,
+        record.name,
+        features.space,
+        record.dtype,
         start=start,
         stop=stop,
-        space=features.space,
         source=source,
-        dtype=features.record.dtype,
         shard_rows=part.shard_rows,
-        chunk_rows=part.chunk_rows,
     )
     job = FeatureJob.planned(files, plan)
     for number, left in enumerate(run):

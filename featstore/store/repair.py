@@ -18,7 +18,6 @@ from featstore.store.canary import canary_key, is_damaged, nothing_kept
 from featstore.store.dataset import segment_key
 from featstore.store.digest_index import index_files, indexed_inputs, pointer_key
 from featstore.store.features import FeatureSet, RowStatus, group_key, plan_key, set_key
-from featstore.store.job import segment_metadata, shards_digest
 from featstore.store.mending import Replaced, replace_shards
 from featstore.store.names import SetRef, parse_dataset, parse_set
 from featstore.store.records import (
@@ -35,6 +34,7 @@ from featstore.store.records import (
 )
 from featstore.store.restore import Restorer, open_copy
 from featstore.store.salvage import CopyRows, IndexRows, RowSource, Salvage, salvage
+from featstore.store.sealing import segment_metadata, shards_digest
 from featstore.store.store import Store
 from featstore.store.verify import Problem, verify
 from featstore.store.zarr_format import chunk_key, encode_chunk, encode_shard

@@ -19,9 +19,10 @@ from featstore.store.arrays import GroupWriter
 from featstore.store.dataset import Dataset
 from featstore.store.features import PART, features_log, set_key
 from featstore.store.files import Files
-from featstore.store.job import FeatureJob, chunk_rows_for, plan_shard_rows, segment_name
+from featstore.store.job import FeatureJob
 from featstore.store.names import check_name
-from featstore.store.records import MIXED_FORMAT, FeatureSetVersion, Mixture, Plan, VectorSegment
+from featstore.store.plans import plan_segment
+from featstore.store.records import MIXED_FORMAT, FeatureSetVersion, Mixture, VectorSegment
 from featstore.store.store import Store
 
 __all__ = ["REPLACES", "commit_replacement", "plan_replacement", "write_mixture"]
@@ -46,26 +47,8 @@ def plan_replacement(
         source: What the features are made from.
     """
     check_name(name, "feature set")
-    row_bytes = space.width * dtype.itemsize
-    shard_rows = plan_shard_rows(rows, row_bytes)
-    origin = f"{REPLACES} {source}"
-    return FeatureJob.planned(
-        store.files,
-        Plan(
-            dataset=dataset.name,
-            dataset_version=dataset.version,
-            layout=dataset.layout,
-            name=name,
-            segment=segment_name(0, rows, space, origin, dataset.layout),
-            start=0,
-            stop=rows,
-            space=space,
-            source=origin,
-            dtype=dtype.name,  # type: ignore[arg-type]  # pydantic checks it
-            shard_rows=shard_rows,
-            chunk_rows=chunk_rows_for(row_bytes, shard_rows),
-        ),
-    )
+    plan = plan_segment(dataset, name, space, dtype.name, stop=rows, source=f"{REPLACES} {source}")
+    return FeatureJob.planned(store.files, plan)
 
 
 def commit_replacement(

@@ -10,25 +10,20 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from featstore.errors import (
-    AlignmentError,
-    ConflictError,
-    NotFoundError,
-    UnknownNameError,
-    UsageError,
-)
+from featstore.errors import NotFoundError, UnknownNameError, UsageError
 from featstore.progress import SILENT, Progress
-from featstore.spaces import Space, require_same
+from featstore.spaces import Space
 from featstore.store.cache import cached, feature_groups, row_groups
 from featstore.store.columns import Categories
 from featstore.store.dataset import Dataset, NewRows
-from featstore.store.declarations import Declaration, append_declaration, declared_with, in_force
+from featstore.store.declarations import Declaration, declare_spaces, declared_with
 from featstore.store.features import FeatureSet, features_log, plan_key
 from featstore.store.files import Files, open_files
-from featstore.store.job import FeatureJob, chunk_rows_for, segment_name
+from featstore.store.job import FeatureJob
 from featstore.store.log import Log
 from featstore.store.materialise import Fetched, fetch_groups
 from featstore.store.names import check_name, parse_dataset, parse_set
+from featstore.store.plans import plan_rows_to_come, segment_name
 from featstore.store.probe import PROBE, probe_create_only
 from featstore.store.records import (
     DatasetVersion,
@@ -39,6 +34,7 @@ from featstore.store.records import (
     Version,
     dump,
     fetch,
+    fetch_if_there,
 )
 from featstore.store.rows import append, create, overlay, relocate, remove, rows_log
 
@@ -46,7 +42,6 @@ __all__ = ["DEFAULT_FOLDER", "Store"]
 
 DEFAULT_FOLDER = ".featstore"
 _MARKER = "featstore.json"
-_DTYPES = ("float16", "float32", "float64")
 
 
 class Store:
@@ -225,22 +220,8 @@ class Store:
             UsageError: both lie in one space, or what is to be taken back was never declared.
         """
         sets = self.features(left), self.features(right)
-        if sets[0].width != sets[1].width:
-            raise AlignmentError(
-                f"{sets[0].ref} has {sets[0].width} components and {sets[1].ref} {sets[1].width}; they cannot be compared",
-                hint="learn a map between them with `featstore train`",
-            )
-        spaces = sorted(item.space.digest for item in sets)
-        if spaces[0] == spaces[1]:
-            raise UsageError(f"{left} and {right} lie in one space already", hint="there is nothing to declare")
-        known = any(made.spaces == tuple(spaces) for made in in_force(self.files))
-        if withdraw and not known:
-            raise UsageError(
-                f"nobody declared {left} and {right} compatible",
-                hint="`featstore show` lists what is declared of a set",
-            )
-        names = (sets[0].name, sets[1].name)
-        return append_declaration(self.files, (spaces[0], spaces[1]), names, note=note, withdrawn=withdraw)
+        names, spaces = (sets[0].name, sets[1].name), (sets[0].space, sets[1].space)
+        return declare_spaces(self.files, names, spaces, note=note, withdraw=withdraw)
 
     def declarations(self, reference: str) -> list[Declaration]:
         """What is declared of the space of a feature set."""
@@ -258,25 +239,7 @@ class Store:
             log = features_log(self.files, record.dataset, record.name)
         else:
             log = rows_log(self.files, self.dataset(what).name)
-        tags = log.tags()
-        moves = [entry for tag in tags for entry in log.entries(tag) if entry.note]
-        found = []
-        for number in reversed(log.numbers()):
-            commit = log.listed(number)
-            if commit is None:
-                continue
-            named = tuple(sorted(tag for tag, version in tags.items() if version == number))
-            found.append(
-                Version(
-                    number=number,
-                    created=commit.created,
-                    rows=commit.rows,
-                    tags=named,
-                    moves=tuple(entry for entry in moves if entry.version == number),
-                    provenance=commit.provenance,
-                )
-            )
-        return found
+        return log.history()
 
     def damaged_documents(self, what: str) -> list[str]:
         """Keys of the versions and tags of `DATASET` or `DATASET/NAME` that are not as they were published."""
@@ -392,55 +355,20 @@ class Store:
         Raises:
             SpaceMismatchError: the set exists in another space.
         """
-        check_name(name, "feature set")
-        if dtype.name not in _DTYPES:
-            raise UsageError(
-                f"features of type {dtype.name} cannot be stored", hint=f"choose one of {', '.join(_DTYPES)}"
-            )
-        if shard_rows < 1 or shard_rows & (shard_rows - 1):
-            raise UsageError(f"a shard of {shard_rows} rows: the number must be a power of two")
-        newest = features_log(self.files, dataset.name, name).latest()
-        start = newest.rows if newest else 0
-        if newest is not None and newest.layout != dataset.layout:
-            raise ConflictError(
-                f"{dataset.name}/{name} still has the rows that dataset {dataset.name} had before it was compacted",
-                hint=f"finish the compaction with `featstore compact {dataset.name}`",
-            )
-        if newest is not None:
-            require_same(
-                newest.space,
-                space,
-                what=f"{dataset.name}/{name} exists",
-                hint="write to another name, or use the encoder (or the --space) that this set was made with",
-            )
-        stop = dataset.rows if rows is None else rows
-        if start >= stop:
-            return None
-        plan = Plan(
-            dataset=dataset.name,
-            dataset_version=dataset.version,
-            layout=dataset.layout,
-            name=name,
-            segment=segment_name(start, stop, space, source, dataset.layout),
-            start=start,
-            stop=stop,
-            space=space,
-            source=source,
-            dtype=newest.dtype if newest else dtype.name,  # type: ignore[arg-type]  # checked above, pydantic checks again
-            shard_rows=shard_rows,
-            chunk_rows=chunk_rows_for(space.width * dtype.itemsize, shard_rows),
+        plan = plan_rows_to_come(
+            self.files, dataset, name, space, dtype, shard_rows=shard_rows, source=source, rows=rows
         )
-        return FeatureJob.planned(self.files, plan)
+        return FeatureJob.planned(self.files, plan) if plan else None
 
     def begun_features(self, dataset: Dataset, name: str, space: Space, *, source: str = "") -> FeatureJob | None:
         """The unfinished job that `plan_features` would continue, None if it would begin one; nothing is written."""
         newest = features_log(self.files, dataset.name, name).latest()
         start = newest.rows if newest else 0
         segment = segment_name(start, dataset.rows, space, source, dataset.layout)
-        key = f"{plan_key(dataset.name, name, segment)}/plan.json"
-        if start >= dataset.rows or not self.files.exists(key):
+        if start >= dataset.rows:
             return None
-        return FeatureJob(self.files, fetch(self.files, Plan, key))
+        plan = fetch_if_there(self.files, Plan, f"{plan_key(dataset.name, name, segment)}/plan.json")
+        return FeatureJob(self.files, plan) if plan else None
 
 
 def _is_empty(files: Files) -> bool:

@@ -17,9 +17,8 @@ from featstore.errors import CorruptStoreError, FeatstoreError, UsageError
 from featstore.progress import SILENT, Progress
 from featstore.store.canary import canary_key, is_damaged
 from featstore.store.dataset import Dataset, segment_key
-from featstore.store.digest_index import index_files, index_sizes, indexed_inputs, pointer_key
+from featstore.store.digest_index import DIGEST_BYTES, index_files, index_sizes, indexed_inputs, pointer_key
 from featstore.store.features import FeatureSet, group_key, plan_key
-from featstore.store.job import DIGEST_BYTES, segment_metadata, shards_digest
 from featstore.store.records import (
     IndexPointer,
     Overlay,
@@ -31,6 +30,7 @@ from featstore.store.records import (
     fetch,
     fetch_all,
 )
+from featstore.store.sealing import segment_metadata, shards_digest
 from featstore.store.store import Store
 from featstore.store.zarr_format import CRC_BYTES, chunk_key, shard_bytes
 
