@@ -6,18 +6,27 @@ Dimension legend: B batch, C channels, H and W pixels, D embedding.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from torch import Tensor, nn
 
 from featstore.encoders.efficientnet_lite import LiteConfig, build_lite
 from featstore.encoders.timm_models import TimmConfig, build_timm
 from featstore.encoders.transformers_models import TransformersConfig, build_transformers
 from featstore.errors import UnknownNameError, UsageError
+from featstore.rotated_parts import RotatedParts
 
-__all__ = ["ConvNet", "ConvNetConfig", "architecture_names", "build_architecture", "check_config"]
+__all__ = [
+    "ConvNet",
+    "ConvNetConfig",
+    "RotatedConfig",
+    "RotatedNetwork",
+    "architecture_names",
+    "build_architecture",
+    "check_config",
+]
 
 
 class ConvNetConfig(BaseModel):
@@ -81,9 +90,65 @@ def _build_convnet(config: Mapping[str, Any]) -> nn.Module:
     return ConvNet(ConvNetConfig.model_validate(config))
 
 
+class RotatedConfig(BaseModel):
+    """Config of `rotated`.
+
+    Attributes:
+        architecture: Name of the network's own architecture.
+        config: Config of that.
+        features: Width of the network's own output.
+        embedding: Width of the output (D).
+        extra: Components of the first part.
+        ratio: C, the norm of the second part.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    architecture: str
+    config: dict[str, Any]
+    features: int = Field(ge=1)
+    embedding: int = Field(ge=1, le=8192)
+    extra: int = Field(ge=1)
+    ratio: float = Field(gt=0)
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.embedding <= self.extra:
+            raise ValueError(f"width {self.embedding} leaves nothing beside a first part of {self.extra}")
+        return self.model_copy(update={"config": check_config(self.architecture, self.config)})
+
+
+class RotatedNetwork(nn.Module):
+    """A network, and the basis transformation of BT² on its output.
+
+    Args:
+        network: [B, C, H, W] → [B, `features`].
+        config: Widths of both.
+
+    Shape:
+        [B, C, H, W] → [B, D], of norm √(1 + C²).
+    """
+
+    def __init__(self, network: nn.Module, config: RotatedConfig) -> None:
+        super().__init__()
+        self.network = network
+        self.body = RotatedParts(config.features, config.embedding, config.extra, config.ratio)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Embed images [B, C, H, W] as [B, D]."""
+        out: Tensor = self.body(self.network(images))
+        return out
+
+
+def _build_rotated(config: Mapping[str, Any]) -> nn.Module:
+    described = RotatedConfig.model_validate(config)
+    return RotatedNetwork(build_architecture(described.architecture, described.config), described)
+
+
 _BUILDERS: dict[str, tuple[type[BaseModel], Callable[[Mapping[str, Any]], nn.Module]]] = {
     "convnet": (ConvNetConfig, _build_convnet),
     "efficientnet_lite": (LiteConfig, build_lite),
+    "rotated": (RotatedConfig, _build_rotated),
     "timm": (TimmConfig, build_timm),
     "transformers": (TransformersConfig, build_transformers),
 }

@@ -18,7 +18,7 @@ from featstore.maps.config import (
     SlerpConfig,
 )
 from featstore.maps.folder import LearnedMap, load_map, output_space, save_map
-from featstore.maps.modules import FeatureMap, RotatedParts, build_map
+from featstore.maps.modules import FeatureMap, build_map
 from featstore.maps.uncertainty import UNCERTAINTY, uncertainty_name, uncertainty_set
 
 __all__ = [
@@ -36,7 +36,6 @@ __all__ = [
     "MlpConfig",
     "PosteriorConfig",
     "ResidualConfig",
-    "RotatedParts",
     "SlerpConfig",
     "apply_map",
     "build_map",

@@ -7,7 +7,6 @@ from typing import Any
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.nn.functional import normalize
 
 from featstore.errors import AlignmentError, NonFiniteError
 from featstore.maps.branches import Branches
@@ -26,8 +25,9 @@ from featstore.maps.mixture import Mixture
 from featstore.maps.posterior import Posterior
 from featstore.maps.residual import Residual
 from featstore.maps.slerp import Slerp
+from featstore.rotated_parts import RotatedParts
 
-__all__ = ["FeatureMap", "RotatedParts", "UnitInput", "build_map"]
+__all__ = ["FeatureMap", "UnitInput", "build_map"]
 
 # a spread below this share of the mean is rounding of float32 features (whose ulp is 1.2e-7), not signal
 _CONSTANT = 1e-6
@@ -103,40 +103,6 @@ class FeatureMap(nn.Module):
             raise NonFiniteError("input statistics hold NaN, infinity or a negative deviation")
         self.mean.copy_(means)
         self.std.copy_(torch.where(stds <= _CONSTANT * means.abs(), 1.0, stds))
-
-
-class RotatedParts(nn.Module):
-    """x → R·[u/‖u‖, C·v/‖v‖] with [u, v] = linear(x) and a learned rotation R = exp(S − Sᵀ), the identity at first.
-
-    Args:
-        in_width: `D_in`.
-        out_width: `D_out`.
-        extra: Components of u.
-        ratio: C.
-    """
-
-    def __init__(self, in_width: int, out_width: int, extra: int, ratio: float) -> None:
-        super().__init__()
-        self.extra = extra
-        self.ratio = ratio
-        self.linear = nn.Linear(in_width, out_width)
-        self.skew = nn.Parameter(torch.zeros(out_width, out_width))
-
-    def rotation(self) -> Tensor:
-        """R, orthogonal [D_out, D_out]."""
-        rotation: Tensor = torch.linalg.matrix_exp(self.skew - self.skew.T)
-        return rotation
-
-    def forward(self, x: Tensor) -> Tensor:
-        """[B, D_in] → [B, D_out] of norm √(1 + C²)."""
-        first, second = self.linear(x).tensor_split((self.extra,), dim=-1)
-        parts = torch.cat([normalize(first, dim=-1), self.ratio * normalize(second, dim=-1)], dim=-1)
-        out: Tensor = parts @ self.rotation().T
-        return out
-
-    def second_part(self, out: Tensor) -> Tensor:
-        """The direction of v, from outputs of any norm: [B, D_out] → [B, D_out − extra]."""
-        return (out @ self.rotation())[..., self.extra :]
 
 
 class UnitInput(nn.Module):

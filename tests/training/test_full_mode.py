@@ -18,7 +18,7 @@ from featstore.runs import read_card
 from featstore.sources import NOWHERE
 from featstore.spaces import comparable
 from featstore.store import Store
-from featstore_training import TrainConfig, losses, train
+from featstore_training import TrainConfig, train
 from featstore_training.backbone import Backbone
 from featstore_training.images import ImageRows
 from featstore_training.recipes import Recipe
@@ -235,21 +235,26 @@ def test_images_are_read_augmented_and_kept(tmp_path):
         broken.take(np.array([0]))
 
 
-@pytest.mark.parametrize("loss", [info.name for info in losses() if info.name not in ("bt2", "simclr")])
-def test_every_objective_trains_a_backbone(shop, tmp_path, loss):
+def test_basis_transformation_stands_on_the_backbone_and_its_first_components_compare(shop, tmp_path):
     store, folder = shop
-    settings = {"epochs": 1, "loss": loss}
-    if loss == "cores":  # a first generation
-        settings |= {"old": None, "dataset": "strokes", "head": {"name": "simplex", "capacity": 13}}
-    report = train(store, config(folder, **settings), tmp_path / "run")
-    assert report.folder.joinpath("encoder.safetensors").is_file()
-    assert report.validation["self_test"] > 0.15
-
-
-def test_bt2_says_that_it_needs_a_map(shop, tmp_path):
-    store, folder = shop
-    with pytest.raises(UsageError, match="head mode"):
-        train(store, config(folder, loss="bt2"), tmp_path / "run")
+    settings = {"loss": "bt2", "map": {"name": "basis", "extra": 4}, "params": {"keep": 30}, "side": "strokes/old"}
+    report = train(store, config(folder, epochs=6, **settings), tmp_path / "run")
+    card = read_card(report.folder)
+    assert card.architecture["name"] == "rotated"
+    assert card.training["bridge"] == {"policy": "truncate", "from": 16, "to": 12, "run": "bridge"}
+    assert comparable(read_card(report.folder / "bridge").space, store.features("strokes/old").space)
+    assert report.validation["cross_test"] > 0.4  # six classes: chance is near 1/6
+    encoder = load_encoder(str(report.folder))
+    again = train(store, config(folder, **{**settings, "model": f"run:{report.folder}"}, epochs=1), tmp_path / "again")
+    assert (encoder.width, load_encoder(str(again.folder)).width) == (16, 16)
+    pixels = torch.rand(5, 1, 12, 12)
+    with torch.no_grad():
+        parts = encoder.module(pixels) @ encoder.module.body.rotation()
+    torch.testing.assert_close(parts.square().split([4, 12], dim=1)[1].sum(dim=1), torch.full((5,), 4.0))
+    with pytest.raises(UsageError, match="nothing beside a first part"):
+        train(store, config(folder, width=4, **settings), tmp_path / "x")
+    with pytest.raises(UsageError, match="'map' means nothing"):
+        train(store, config(folder, loss="bt2", map="linear"), tmp_path / "x")
 
 
 @pytest.mark.parametrize("channels", [1, 3])

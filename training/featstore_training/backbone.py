@@ -10,12 +10,13 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from featstore.encoders import Encoder, architecture_names, build_architecture, load_encoder
-from featstore.encoders.architectures import check_config
+from featstore.encoders.architectures import RotatedConfig, RotatedNetwork, check_config
 from featstore.errors import UsageError
+from featstore.maps import BasisConfig
 from featstore_training.model_config import ModelConfig
 from featstore_training.seeds import global_seed
 
-__all__ = ["Backbone", "initial_encoder"]
+__all__ = ["Backbone", "initial_encoder", "rotated"]
 
 
 class Backbone(nn.Module):
@@ -30,6 +31,11 @@ class Backbone(nn.Module):
         super().__init__()
         self.network = network.requires_grad_(requires_grad=True)
         self.normalise = normalise
+
+    @property
+    def body(self) -> nn.Module | None:
+        """What was put on the network's own features, as in a map; None for nothing."""
+        return self.network.body if isinstance(self.network, RotatedNetwork) else None
 
     def forward(self, pixels: Tensor) -> Tensor:
         """Float32 [B, C, S, S] → float32 [B, D]."""
@@ -66,6 +72,26 @@ def initial_encoder(config: ModelConfig, seed: int) -> Encoder:
             f"architecture {config.name} cannot take images of {shape}: {error}",
             hint="make --set model.preprocess.… and model.config.… fit each other",
         ) from error
+
+
+def rotated(start: Encoder, basis: BasisConfig, width: int, seed: int) -> Encoder:
+    """An encoder with fresh rotated parts on its features, of another width.
+
+    Raises:
+        UsageError: the width leaves nothing beside the first part.
+    """
+    described = {
+        "architecture": start.architecture,
+        "config": start.config,
+        "features": start.width,
+        "embedding": width,
+        "extra": basis.extra,
+        "ratio": basis.ratio,
+    }
+    config = check_config("rotated", described)
+    with global_seed(seed, "map"):
+        network = RotatedNetwork(start.module, RotatedConfig.model_validate(config))
+    return Encoder(network, start.preprocess, architecture="rotated", config=config, normalise=basis.normalise)
 
 
 def _loaded(config: ModelConfig, seed: int) -> Encoder:

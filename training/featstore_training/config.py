@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, ValidationInfo, field_validator
 
 from featstore.encoders import Augment
 from featstore.maps import LinearConfig, MapConfig
@@ -13,6 +13,7 @@ from featstore.strict import Strict
 from featstore_training.bridges import BridgePolicy
 from featstore_training.head_config import HeadConfig
 from featstore_training.model_config import ModelConfig
+from featstore_training.objectives import find_objective
 from featstore_training.samplers import SamplerName
 
 __all__ = ["TrainConfig"]
@@ -40,7 +41,8 @@ class TrainConfig(Strict):
         old_views: With views: whether a step compares with the old feature of the same view (`paired`) or of the row as it
             is (`clean`); None takes what suits the method. In full mode `paired` cuts images as the old set's views.
         width: Output width; None takes the old width, without an old set the input width. A backbone has a width of its own.
-        map: What the map of head mode is made of; the name of an architecture alone takes its defaults.
+        map: What the map of head mode is made of; the name of an architecture alone takes its defaults. Full mode knows
+            `basis` only, which is put on the backbone.
         bridge: How new features of another width are compared with old ones: `truncate` (the first components), `pad` (zeros
             behind) or `project` (a learned matrix); None needs equal widths.
         head: The classifier; the name of a kind alone takes its defaults, None the objective's own.
@@ -108,6 +110,14 @@ class TrainConfig(Strict):
     @classmethod
     def _one_filter(cls, value: object) -> object:
         return (value,) if isinstance(value, str) else value
+
+    @field_validator("map", mode="before")
+    @classmethod
+    def _map_of_the_loss(cls, value: object, info: ValidationInfo) -> object:
+        """Options alone are those of the map that the loss trains."""
+        if isinstance(value, dict) and "name" not in value and "loss" in info.data:
+            return {"name": "linear"} | dict(find_objective(info.data["loss"]).defaults.get("map", {})) | value
+        return value
 
     @field_validator("map", "head", "model", mode="before")
     @classmethod

@@ -136,11 +136,6 @@ def prepare(store: Store, config: TrainConfig, progress: Progress = SILENT) -> J
     old_views = view_sets(store, old, config.views) if old and _paired(config, method, needs) else ()
     others = [features for features in (old, side) if features]
     new, usable = open_side(store, config, others, old_views, progress)
-    if new.unused & method.defaults.keys():
-        raise UsageError(
-            f"loss '{config.loss}' is made of the parts of a map and trains in head mode only",
-            hint="train the backbone with another loss, extract, and give the set it makes to --new",
-        )
     if method.views_per_step > 1 and (new.mode == "head" or config.augment is None):
         raise UsageError(
             f"loss '{config.loss}' compares two random views of every image",

@@ -18,12 +18,13 @@ from featstore.encoders import Augment, Encoder, ViewRecipe, save_encoder
 from featstore.encoders.uris import ENCODER_FILE
 from featstore.errors import NonFiniteError, UsageError
 from featstore.extract.listing import Places, add_rows, list_source, report_differences
+from featstore.maps import BasisConfig
 from featstore.progress import Progress
 from featstore.runs import RunCard
 from featstore.sources import Source, open_source
 from featstore.spaces import Space
 from featstore.store import Dataset, FeatureSet, Store, common_rows
-from featstore_training.backbone import Backbone, initial_encoder
+from featstore_training.backbone import Backbone, initial_encoder, rotated
 from featstore_training.batches import TrainingRows
 from featstore_training.column_cache import ColumnCache
 from featstore_training.config import TrainConfig
@@ -33,6 +34,8 @@ from featstore_training.objectives import Objective
 from featstore_training.views import recipes_of
 
 __all__ = ["PixelSide", "open_pixel_side"]
+
+UNUSED = frozenset({"map", "new"})
 
 
 class PixelSide:
@@ -46,11 +49,11 @@ class PixelSide:
         recipes: Views that training sees instead.
         seed: Of these changes.
         workers: Threads that prepare images.
+        unused: Settings of the run that say nothing about this backbone.
     """
 
     weights = ENCODER_FILE
     mode = "full"
-    unused = frozenset({"map", "new"})
 
     def __init__(
         self,
@@ -62,7 +65,9 @@ class PixelSide:
         *,
         seed: int,
         workers: int,
+        unused: frozenset[str] = UNUSED,
     ) -> None:
+        self.unused = unused
         self.dataset = dataset
         self.width = encoder.width
         self.identity = f"{dataset.name} {encoder.space.digest}"
@@ -172,6 +177,11 @@ def open_pixel_side(
         raise UsageError(f"{others[0].ref} is not of dataset {name}", hint="leave --dataset out")
     source = open_source(str(config.images))
     encoder = initial_encoder(config.model, config.seed)
+    unused = UNUSED
+    if isinstance(config.map, BasisConfig):
+        proper = store.features(config.side).width if config.side else encoder.width
+        encoder = rotated(encoder, config.map, config.width or proper + config.map.extra, config.seed)
+        unused = UNUSED - {"map"}
     listing = list_source(store, source, name)
     report_differences(listing, progress)
     if store.has_dataset(name):
@@ -183,6 +193,15 @@ def open_pixel_side(
         dataset = add_rows(store, source, name, listing)
         usable = dataset.live_rows()
     recipes = recipes_of(old_views)
-    side = PixelSide(dataset, source, encoder, config.augment, recipes, seed=config.seed, workers=config.workers)
+    side = PixelSide(
+        dataset,
+        source,
+        encoder,
+        config.augment,
+        recipes,
+        seed=config.seed,
+        workers=config.workers,
+        unused=unused,
+    )
     sets = [*others, *old_views]
     return side, np.intersect1d(usable, common_rows(sets)) if sets else usable

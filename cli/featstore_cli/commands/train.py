@@ -191,6 +191,11 @@ def _fit_adapter(store: Store, folder: Path, values: dict[str, Any], *, as_json:
     from featstore.errors import UsageError
     from featstore_training import AdapterConfig, fit_adapter
 
+    if "images" in values:
+        raise UsageError(
+            f"'{values['loss']}' maps cached features to others and has no full mode",
+            hint="extract both sets from the images, then: --old DATASET/NAME --new DATASET/NAME",
+        )
     missing = [f"--{name} DATASET/NAME" for name in ("old", "new") if name not in values]
     if missing:
         raise UsageError(f"'{values['loss']}' maps between two models", hint=f"name both: {' '.join(missing)}")

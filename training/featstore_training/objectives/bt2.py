@@ -13,7 +13,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from featstore.errors import UsageError
-from featstore.maps import BasisConfig, MapConfig, RotatedParts
+from featstore.maps import BasisConfig, MapConfig
+from featstore.rotated_parts import RotatedParts
 from featstore.strict import Strict
 from featstore_training.heads import Head
 from featstore_training.objectives.base import Batch, ClassSide, Need, Objective
@@ -49,9 +50,9 @@ class Bt2Params(Strict):
 class Bt2(Objective):
     """ℒ = CE(head(fⁿ), y) + λ₂·CE(γ·cos(fⁿ₁, p_c), y) + λ₃·mean_i (1 − cos(fⁿ₁, fᵒ)) + λ₁·mean_i (1 − cos(v, s)).
 
-    fⁿ = R·[û, C·v̂] comes from a `basis` map: û are `extra` components learned for the old model's sake, v̂ the new feature
-    proper, R a learned rotation. fⁿ₁ are the first D_o components of fⁿ, which query the old gallery; s is the cached
-    feature of an unconstrained new model (`--side`), of the width of v.
+    fⁿ = R·[û, C·v̂] comes from a `basis` map, on cached features or on a backbone: û are `extra` components learned for
+    the old model's sake, v̂ the new feature proper, R a learned rotation. fⁿ₁ are the first D_o components of fⁿ, which
+    query the old gallery; s is the cached feature of an unconstrained new model (`--side`), of the width of v.
     """
 
     Params = Bt2Params
