@@ -37,13 +37,14 @@ def resample(runs: Sequence[Measured], request: EvalRequest) -> Resampled:
 
 
 def _columns(run: Measured, valid: NDArray[np.bool_]) -> dict[Column, NDArray[np.float64]]:
-    """Everything that is averaged over queries: metrics of the cells, and flips between them."""
+    """Everything that is averaged over queries: metrics of the cells, and flips between them where right is known."""
     columns = {
         Column(role, metric): found.values[metric][valid]
         for role, found in run.per_query.items()
         for metric in run.metrics
     }
-    for after, before in flipping(compatibility.comparisons(run.per_query)):
+    known = not run.problem.is_proxy
+    for after, before in flipping(compatibility.comparisons(run.per_query)) if known else ():
         for metric in recalls(run.metrics):
             hits = columns[Column(before, metric)], columns[Column(after, metric)]
             columns[flip_column("nfr", after, metric)] = negative_flips(*hits)
@@ -54,7 +55,7 @@ def _columns(run: Measured, valid: NDArray[np.bool_]) -> dict[Column, NDArray[np
             point = curve_point(curve.label, step)
             for metric in run.metrics:
                 columns[Column(point, metric)] = values[metric][valid]
-            for metric in recalls(run.metrics) if today else ():
+            for metric in recalls(run.metrics) if today and known else ():
                 hits = columns[Column(today or "", metric)], columns[Column(point, metric)]
                 columns[flip_column("nfr", point, metric)] = negative_flips(*hits)
     return columns

@@ -52,8 +52,9 @@ def conclude(request: EvalRequest, runs: Sequence[Measured]) -> EvalResult:
     resampled = resample(runs, request)
     cells = [_cell(runs, role, resampled) for role in roles]
     pairs = compatibility.comparisons(roles)
-    subject = compatibility.subject_of(roles)
-    criterion = _criterion(resampled, pairs, metrics)
+    proxy = first.problem.is_proxy
+    subject = None if proxy else compatibility.subject_of(roles)
+    criterion = {} if proxy else _criterion(resampled, pairs, metrics)
     deciding = {role: criterion[role] for role in compatibility.deciding(criterion, subject)}
     result = EvalResult(
         protocol=_protocol(request, first),
@@ -72,7 +73,7 @@ def conclude(request: EvalRequest, runs: Sequence[Measured]) -> EvalResult:
         subject=subject,
         criterion=criterion,
         chain=_chain(resampled, cells, list(request.models()), metrics),
-        flips=_flips(resampled, pairs, metrics),
+        flips={} if proxy else _flips(resampled, pairs, metrics),
         changes=_changes(runs, subject, headline) if subject else None,
         backfill=[_curve(resampled, curve, first.metrics) for curve in first.curves],
         thresholds=first.thresholds,
@@ -291,6 +292,7 @@ def _protocol(request: EvalRequest, run: Measured) -> ProtocolRecord:
         ),
         distractors=request.distractors,
         widths=request.widths,
+        is_proxy=problem.is_proxy,
         notes=problem.notes,
         conventions={metric: metric_info(metric)[0].convention for metric in run.metrics},
         query_where=(*request.where, *request.query_where),

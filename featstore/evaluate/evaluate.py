@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from featstore.errors import UsageError
+from featstore.errors import NotFoundError, UsageError
 from featstore.evaluate import compatibility
 from featstore.evaluate.backfill import inner_points, two_index_points
-from featstore.evaluate.cells import Sides
+from featstore.evaluate.cells import Side, Sides
 from featstore.evaluate.conclusion import conclude
 from featstore.evaluate.measure import CellMeasure
 from featstore.evaluate.measured import Curve, Measured, curve_ends, two_index_ends
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from featstore.evaluate.cells import CellPlan
     from featstore.evaluate.request import EvalRequest
     from featstore.evaluate.result import EvalResult
-    from featstore.store import FeatureSet, Store
+    from featstore.store import Store
 
 __all__ = ["evaluate", "evaluate_runs"]
 
@@ -84,6 +84,7 @@ def _measure(store: Store, request: EvalRequest, progress: Progress) -> Measured
         request.cells(), allow_unrelated=request.allow_unrelated, any_width=request.widths != "refuse"
     )
     plans = [plan for plan in request.cells() if plan.role in unrelated]
+    models = list(request.models().values())
     problem = build_problem(
         request.protocol,
         Selection(
@@ -93,6 +94,8 @@ def _measure(store: Store, request: EvalRequest, progress: Progress) -> Measured
             query_where=request.query_where,
             gallery_where=request.gallery_where,
             ground_truth=request.ground_truth,
+            newest=sides.features(Side(models[-1])) if len(models) > 1 else None,
+            score=request.score,
         ),
     )
     metrics = tuple(dict.fromkeys((problem.headline, *(request.metrics or problem.metrics), *request.further_metrics)))
@@ -193,21 +196,22 @@ def _two_index_curves(
 def _orders(run: Measured, store: Store, start: CellPlan, request: EvalRequest) -> dict[str, list[NDArray[np.int64]]]:
     """Orders of the gallery as it is before the backfill, by name."""
     rows = run.problem.gallery_rows
-    features = run.sides.features(start.gallery)
+    features, vectors = run.sides.features(start.gallery), run.sides.vectors(start.gallery, rows)
+
+    def uncertainty() -> NDArray[np.floating]:
+        from featstore.evaluate.mapped import MappedVectors  # torch, only when it is asked for
+        from featstore.maps import load_map, uncertainty_run, uncertainty_set
+
+        if start.gallery.run is None:
+            return uncertainty_set(store, features.name).gather(rows)[:, 0]
+        if (folder := uncertainty_run(start.gallery.run)) is None:
+            raise NotFoundError(
+                f"the map {start.gallery.run} knows no uncertainty",
+                hint="`featstore train --loss fastfill …` learns one",
+            )
+        return MappedVectors(vectors, load_map(folder).module).read(0, vectors.rows)[:, 0]
+
     return {
-        order: row_orders(
-            order,
-            features.dataset,
-            rows,
-            run.sides.vectors(start.gallery, rows),
-            lambda: _uncertainty(store, features),
-            seed=request.seed,
-        )
+        order: row_orders(order, features.dataset, rows, vectors, uncertainty, seed=request.seed)
         for order in request.backfill
     }
-
-
-def _uncertainty(store: Store, features: FeatureSet) -> FeatureSet:
-    from featstore.maps import uncertainty_set  # torch, only when it is asked for
-
-    return uncertainty_set(store, features.name)

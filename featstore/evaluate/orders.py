@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from featstore.evaluate.vectors import Vectors
-    from featstore.store import Dataset, FeatureSet
+    from featstore.store import Dataset
 
 __all__ = ["K_CENTER", "PROTOTYPE_DISTANCE", "RANDOM", "UNCERTAINTY", "k_center", "prototype_distances", "row_orders"]
 
@@ -38,7 +38,7 @@ def row_orders(
     dataset: Dataset,
     rows: NDArray[np.int64],
     vectors: Vectors | None = None,
-    uncertainty: Callable[[], FeatureSet] | None = None,
+    uncertainty: Callable[[], NDArray[np.floating]] | None = None,
     *,
     seed: int = 0,
     random_orders: int = _RANDOM_ORDERS,
@@ -54,7 +54,7 @@ def row_orders(
         dataset: What the rows are rows of.
         rows: Dataset rows of the gallery, [G].
         vectors: The gallery before the backfill, [G, D], for orders that look at it.
-        uncertainty: Gives the uncertainty of the gallery's rows, a set of width 1.
+        uncertainty: Gives the uncertainty of the gallery's rows, [G].
         seed: Of the random orders.
         random_orders: How many of them.
 
@@ -80,7 +80,7 @@ def row_orders(
         distances = prototype_distances(_unit(vectors), dataset.labels.codes[rows].astype(np.int64))
         return [_greatest_first(distances, reverse=order.startswith("-"))]
     if uncertainty is not None and name == UNCERTAINTY:
-        return [_greatest_first(uncertainty().gather(rows)[:, 0], reverse=order.startswith("-"))]
+        return [_greatest_first(uncertainty(), reverse=order.startswith("-"))]
     if name not in dataset.column_names:
         known = [RANDOM, "row", K_CENTER, PROTOTYPE_DISTANCE, UNCERTAINTY, *dataset.column_names]
         raise UnknownNameError(

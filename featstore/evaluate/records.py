@@ -269,6 +269,7 @@ class ProtocolRecord(Record):
         skipped: What happens to queries without a right answer.
         distractors: The dataset that was appended to the gallery.
         widths: What was done with sets of different widths.
+        is_proxy: What counts as right only stands in for right answers, so there is no verdict.
         notes: What a reader of the numbers has to know.
         conventions: The formula of each metric.
         query_where: Filters of the queries.
@@ -288,6 +289,7 @@ class ProtocolRecord(Record):
     skipped: str
     distractors: str | None = None
     widths: str = "refuse"
+    is_proxy: bool = False
     notes: tuple[str, ...] = ()
     conventions: dict[str, str]
     query_where: tuple[str, ...]

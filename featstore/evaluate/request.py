@@ -174,5 +174,10 @@ class EvalRequest(BaseModel):
             raise UsageError("--side is read by a map", hint="name it: --gallery-map RUN or --query-map RUN")
         if maps_given and len(upgrade_given) < 2:
             raise UsageError(f"{maps_given[0]} needs --old and --new", hint="it is about these two")
+        if self.protocol == "agreement" and self.distractors:
+            raise UsageError(
+                "--distractors does not go with --protocol agreement: the newest model would rank them as well",
+                hint="leave --distractors out",
+            )
         if not pair_given and not others:
             raise UsageError("nothing to evaluate: no feature set was named", hint=f"use {_FORMS}")

@@ -19,7 +19,7 @@ from featstore.maps.config import (
 )
 from featstore.maps.folder import LearnedMap, load_map, output_space, save_map
 from featstore.maps.modules import FeatureMap, build_map
-from featstore.maps.uncertainty import UNCERTAINTY, uncertainty_name, uncertainty_set
+from featstore.maps.uncertainty import UNCERTAINTY, uncertainty_name, uncertainty_run, uncertainty_set
 
 __all__ = [
     "UNCERTAINTY",
@@ -47,5 +47,6 @@ __all__ = [
     "output_space",
     "save_map",
     "uncertainty_name",
+    "uncertainty_run",
     "uncertainty_set",
 ]

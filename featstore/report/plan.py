@@ -8,8 +8,9 @@ from pydantic import BaseModel, ConfigDict
 
 from featstore.evaluate import Backfill, Estimated
 
-__all__ = ["Plan", "PlanPath"]
+__all__ = ["Basis", "Kind", "Plan", "PlanPath"]
 
+Basis = Literal["labels", "agreement"]
 Kind = Literal["today", "queries", "gallery", "backfill", "two indexes", "full"]
 
 
@@ -26,7 +27,7 @@ class PlanPath(_Record):
         kind: `today`; `queries` through a map; the `gallery` through one; `backfill` of a part; `two indexes`; `full`.
         value: The headline metric of users' queries then.
         change: Its paired difference from today.
-        compatible: Whether the interval of that lies above 0 (True), at or below (False), or neither.
+        compatible: Whether the interval of that lies above 0 (True), at or below (False), or neither. None without labels.
         metrics: Means of all metrics.
         seconds: Time of learning it and of mapping the whole gallery, here.
         gallery_bytes: Bytes of gallery features that are rewritten, for the whole gallery.
@@ -59,12 +60,14 @@ class Plan(_Record):
         new: The new set.
         side: Side-information.
         rows: Rows of the whole gallery.
+        judged_by: What says which answers are right: `labels`, or without them `agreement` with the new model's own ranking.
         headline: The metric that decides.
         budget: Share of the gallery's images that may be encoded again.
         encoders: Encoders that may run on a query.
         images_per_second: How fast images are encoded; None where nobody said.
         paths: Every way, today's first.
-        recommended: Name of the one to take; None if none is surely better than today.
+        recommended: Name of the one to take; None if none is surely better than today, and without labels.
+        nearest: Without labels, the name of the one that the same rule picks by agreement; None if it picks none.
         reason: Why, in one or two sentences.
         curves: Backfill curves, beginning with a mapped gallery or with two indexes.
         curves_from: What the curves of one index begin with; None without one.
@@ -81,12 +84,14 @@ class Plan(_Record):
     new: str
     side: tuple[str, ...]
     rows: int
+    judged_by: Basis
     headline: str
     budget: float
     encoders: int
     images_per_second: float | None
     paths: tuple[PlanPath, ...]
     recommended: str | None
+    nearest: str | None
     reason: str
     curves: tuple[Backfill, ...]
     curves_from: str | None
@@ -97,6 +102,17 @@ class Plan(_Record):
     classes: int
     notes: tuple[str, ...]
     seconds: float
+
+    @property
+    def quality(self) -> str:
+        """What is measured, as people read it."""
+        return self.headline if self.judged_by == "labels" else "agreement"
+
+    @property
+    def lead(self) -> PlanPath | None:
+        """The way to look at first."""
+        name = self.recommended or self.nearest
+        return self.path(name) if name else None
 
     def path(self, name: str) -> PlanPath:
         """The way of a name."""

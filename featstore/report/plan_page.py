@@ -42,12 +42,10 @@ def write_plan(plan: Plan, path: Path) -> Path:
 
 def plan_to_html(plan: Plan) -> str:
     """The page as text: self-contained, without scripts, everything from outside escaped."""
-    chosen = plan.path(plan.recommended) if plan.recommended else None
     groups = [(label, [path for path in plan.paths if path.kind == kind]) for kind, label in KINDS.items()]
     page = template("plan.html").render(
         plan=plan,
         version=featstore.__version__,
-        chosen=chosen,
         full=next((path for path in plan.paths if path.kind == "full"), None),
         today=plan.paths[0],
         groups=[(label, paths) for label, paths in groups if paths],
@@ -65,18 +63,17 @@ def plan_to_html(plan: Plan) -> str:
 
 def _ways_plot(plan: Plan) -> Markup:
     """Every whole way and the recommended one, best first, against today."""
-    shown = [
-        path for path in plan.paths if path.kind not in ("backfill", "two indexes") or path.name == plan.recommended
-    ]
+    tag = "recommended" if plan.recommended else "look at first"
+    shown = [path for path in plan.paths if path.kind not in ("backfill", "two indexes") or path is plan.lead]
     ordered = sorted(shown, key=lambda path: -path.value.value)
     today = plan.paths[0]
     rows = [
         Interval(
-            f"{path.name}{' · recommended' if path.name == plan.recommended else ''}",
+            f"{path.name}{f' · {tag}' if plan.lead is path else ''}",
             f"{numbers.percent(path.value.value)} %",
             path.value.value,
             None if path.value.low is None or path.value.high is None else (path.value.low, path.value.high),
-            "old" if path.kind == "today" else _style(path),
+            "old" if path.kind == "today" else _style(plan, path),
             hollow=path.kind == "full",
         )
         for path in ordered
@@ -86,7 +83,7 @@ def _ways_plot(plan: Plan) -> Markup:
         rows,
         reference=today.value.value,
         band=None,
-        describe=f"{plan.headline} of every way, best first: {listed}",
+        describe=f"{plan.quality} of every way, best first: {listed}",
         show=lambda value: f"{100 * value:g} %",
     )
 
@@ -105,17 +102,21 @@ def _curves_plot(plan: Plan) -> Markup | None:
         curves,
         Level("today", plan.paths[0].value.value),
         x_label="images encoded again, %",
-        y_label=f"{plan.headline}, %",
-        describe=f"{plan.headline} from 0 to 100 % backfilled, by {described}",
+        y_label=f"{plan.quality}, %",
+        describe=f"{plan.quality} from 0 to 100 % backfilled, by {described}",
         show=lambda value: f"{100 * value:g}",
     )
 
 
-def _style(path: PlanPath) -> str:
+def _style(plan: Plan, path: PlanPath) -> str:
+    if plan.judged_by != "labels":
+        return "plain"
     return {True: "good", False: "bad", None: "open"}[path.compatible]
 
 
-def _word(path: PlanPath) -> str:
+def _word(plan: Plan, path: PlanPath) -> str:
+    if plan.judged_by != "labels":
+        return ""
     return {True: "better than today", False: "not better", None: "undecided"}[path.compatible]
 
 

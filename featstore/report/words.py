@@ -140,6 +140,16 @@ def verdict(result: EvalResult) -> Verdict:
 def _measured(result: EvalResult) -> Verdict:
     cell = result.cells[0]
     metric = result.headline
+    if result.protocol.is_proxy:
+        found = ", ".join(f"{percent(cell.metrics[metric])} % in {cell.role}" for cell in result.cells[:-1])
+        return Verdict(
+            "plain",
+            "Agreement",
+            f"{metric}: {found}.",
+            f"{count(cell.n_queries)} queries. What the newest model finds on its own gallery counts as right, which says how "
+            "much of its ranking is kept and not whether it is right, so there is no verdict.",
+            [],
+        )
     interval = f", 95 % interval {span(cell.interval[metric])}" if metric in cell.interval else ""
     return Verdict(
         "plain",

@@ -6,12 +6,14 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from featstore.errors import AlignmentError, UsageError
+from featstore.errors import AlignmentError, UnknownNameError, UsageError
 from featstore.evaluate import Estimated, EvalRequest, evaluate
+from featstore.maps import apply_map
 from featstore.report import Plan, plan_to_html
 from featstore.spaces import Space
 from featstore.store import NewRows
 from featstore_cli.main import run
+from featstore_training import TrainConfig, train
 from featstore_training.upgrade import PlanRequest, make_plan
 from featstore_training.upgrade.recommend import recommend
 from tests.evaluate.test_evaluate import add_set
@@ -121,6 +123,65 @@ def test_of_ways_that_are_level_the_cheaper_is_recommended():
     assert recommend([way("unsure", 0.9, -0.01)], budget=1, rows=10, encoders=1)[0] is None
 
 
+@pytest.fixture
+def unlabelled(store, features, tmp_path):
+    store.create_dataset("bare", NewRows(ids=[f"{row}.jpg" for row in range(N)]))
+    for name in ("old", "new"):
+        add_set(store, "bare", name, features[name])
+    request = PlanRequest(old="bare/old", new="bare/new", only=(*ONLY, "bct"), bootstrap=200)
+    return store, tmp_path / "bare", make_plan(store, request, tmp_path / "bare")
+
+
+def test_without_labels_ways_are_compared_by_agreement_and_nothing_is_claimed(unlabelled):
+    store, folder, plan = unlabelled
+    fitted, measured = (set((folder / name).read_text().split()) for name in ("fitted.txt", "measured.txt"))
+    assert (len(fitted), len(measured), fitted & measured) == (N // 2, N // 2, set())
+    ways = {path.name: path for path in plan.paths}
+    where = (f"id=@{folder / 'measured.txt'}",)
+    direct = evaluate(
+        store,
+        EvalRequest(
+            old="bare/old",
+            new="bare/new",
+            where=where,
+            query_map=folder / "procrustes",
+            protocol="agreement",
+            bootstrap=200,
+        ),
+    )
+    for name, role in (("today", "old/old"), ("procrustes", "mapped-new/old"), ("full-backfill", "new/new")):
+        assert ways[name].metrics == direct.cell(role).metrics
+    assert ways["full-backfill"].value.value == 1
+    assert {path.compatible for path in plan.paths} == {None}
+    assert (plan.recommended, plan.judged_by) == (None, "agreement")
+    assert ways[plan.nearest].change.low > 0
+    assert ways[plan.nearest].images <= N // 5
+    assert plan.reason.startswith("Without labels nothing says whether the new model is better")
+    assert set(plan.left_out) == {"slerp", "bct"}
+    page = plan_to_html(plan)
+    assert "No verdict without labels." in page
+    for claim in ("Recommended", "surely better", "undecided", "of 8 classes"):
+        assert claim not in page, claim
+
+
+def test_fastfill_is_tried_with_the_run_that_has_the_new_classifier(store, tmp_path):
+    run_folder = tmp_path / "head"
+    train(store, TrainConfig(loss="independent", new="shop/new", width=8, epochs=3), run_folder)
+    apply_map(store, run_folder, "shop/new", "shop/head")
+    sets = {"old": "shop/old", "new": "shop/head", "bootstrap": 50}
+    request = PlanRequest(**sets, new_run=run_folder, only=("fastfill", "posterior"))
+    plan = make_plan(store, request, tmp_path / "with")
+    ways = {path.name: path for path in plan.paths}
+    assert (
+        ways["fastfill"]
+        .commands[0]
+        .startswith(f"featstore train --loss fastfill --old shop/old --new shop/head --new-run {run_folder} ")
+    )
+    assert ways["fastfill"].gallery_bytes == N * 8 * 4
+    assert (ways["posterior"].kind, ways["posterior"].images, ways["posterior"].encoders) == ("queries", 0, 1)
+    assert "uncertainty" in {curve.order for curve in plan.curves}
+
+
 def test_what_cannot_be_planned_says_so(store, tmp_path):
     with pytest.raises(UsageError, match="left to learn maps on"):
         make_plan(store, PlanRequest(old="shop/old", new="shop/new", query_where=("popularity!=-1",)), tmp_path / "a")
@@ -134,8 +195,10 @@ def test_what_cannot_be_planned_says_so(store, tmp_path):
     store.create_dataset("bare", NewRows(ids=[f"{n}" for n in range(20)]))
     for name in "ab":
         add_set(store, "bare", name, np.eye(20, dtype=np.float32))
-    with pytest.raises(UsageError, match="no labels"):
+    with pytest.raises(UsageError, match="the gallery has 10 rows"):
         make_plan(store, PlanRequest(old="bare/a", new="bare/b"), tmp_path / "d")
+    with pytest.raises(UnknownNameError, match="fastfil"):
+        make_plan(store, PlanRequest(old="shop/old", new="shop/new", only=("fastfil",)), tmp_path / "f")
     with pytest.raises(AlignmentError, match="different datasets"):
         make_plan(store, PlanRequest(old="shop/old", new="bare/b"), tmp_path / "e")
 

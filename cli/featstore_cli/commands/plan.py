@@ -22,6 +22,12 @@ _MARK = {True: "[green]✓[/]", False: "[red]✗[/]", None: "[yellow]?[/]"}
 @click.option("--old", metavar="SET", required=True, help="What users search today.")
 @click.option("--new", metavar="SET", required=True, help="The new model, over the same rows.")
 @click.option("--side", metavar="SET", multiple=True, help="Side-information for maps that take it; repeatable.")
+@click.option(
+    "--new-run",
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    metavar="RUN",
+    help="Run that made the new set: FastFill learns from its classifier.",
+)
 @click.option("--budget", metavar="SHARE", default="20%", show_default=True, help="Images that may be encoded again.")
 @click.option(
     "--encoders", type=click.IntRange(1, 2), default=1, show_default=True, help="Encoders that may run on a query."
@@ -52,6 +58,7 @@ def plan(
     old: str,
     new: str,
     side: tuple[str, ...],
+    new_run: Path | None,
     budget: str,
     encoders: int,
     images_per_second: float | None,
@@ -69,6 +76,8 @@ def plan(
     Tries the cheap ways on your own caches: maps of queries, maps of the gallery, compatible heads, a part of the images
     encoded again, two indexes. Prints what each gives against today, with intervals, what it costs, and which to take
     within the budget. Reads no image. Takes minutes; the same command again goes on where it stopped.
+
+    Rows without labels are compared by how much of the new model's own ranking each way keeps. That gives no verdict.
     """
     from featstore.report import check_destination, write_plan
     from featstore_training.upgrade import PlanRequest, make_plan
@@ -79,6 +88,7 @@ def plan(
         old=old,
         new=new,
         side=side,
+        new_run=new_run,
         where=where,
         query_where=query_where,
         gallery_where=gallery_where,
@@ -102,34 +112,44 @@ def plan(
 
 
 def _print(plan: Plan) -> None:
-    rows = [_row(path, chosen=path.name == plan.recommended) for path in plan.paths]
-    header = ["", f"{plan.headline} %", "95 %", "±", "", "time", "rewritten", "images", "runs"]
+    rows = [_row(plan, path) for path in plan.paths]
+    header = ["", f"{plan.quality} %", "95 %", "±", "", "time", "rewritten", "images", "runs"]
     print_table(header, rows)
-    out.print(f"[dim]{amount(plan.queries, 'queries')}, {amount(plan.classes, 'classes')}; costs of all "
-              f"{plan.rows:,} rows; ±: points against today, ✓ surely better, ✗ not, ? undecided[/]")  # fmt: skip
+    costs, marks = f"costs of all {plan.rows:,} rows", "±: points against today"
+    if plan.judged_by == "labels":
+        classes = f", {amount(plan.classes, 'classes')}"
+        marks += ", ✓ surely better, ✗ not, ? undecided"
+    else:
+        classes = ""
+        marks += "; agreement: share of the new model's own first 10 that is found"
+    out.print(f"[dim]{amount(plan.queries, 'queries')}{classes}; {costs}; {marks}[/]")
     for name, why in plan.left_out.items():
         out.print(f"[dim]{name} was left out: {why}[/]")
     out.print()
-    if plan.recommended is None:
-        out.print(f"[bold yellow]recommended: no way yet[/]  {plan.reason}")
+    chosen = plan.lead
+    if chosen is None:
+        word = "recommended: no way yet" if plan.judged_by == "labels" else "no verdict without labels"
+        out.print(f"[bold yellow]{word}[/]  {plan.reason}")
         return
-    chosen = plan.path(plan.recommended)
-    out.print(f"[bold green]recommended: {chosen.name}[/]  {chosen.title}")
+    if plan.recommended:
+        out.print(f"[bold green]recommended: {chosen.name}[/]  {chosen.title}")
+    else:
+        out.print(f"[bold yellow]no verdict without labels; nearest to the new model: {chosen.name}[/]  {chosen.title}")
     out.print(plan.reason)
     for command in chosen.commands:
         out.print(f"  [cyan]{command}[/]")
 
 
-def _row(path: PlanPath, *, chosen: bool) -> list[str]:
+def _row(plan: Plan, path: PlanPath) -> list[str]:
     value, change = path.value, path.change
     interval = "" if value.low is None or value.high is None else f"{100 * value.low:.1f}–{100 * value.high:.1f}"
     today = path.kind == "today"
     return [
-        f"[bold green]{path.name}[/]" if chosen else path.name,
+        f"[bold green]{path.name}[/]" if path is plan.lead else path.name,
         f"{100 * value.value:.1f}",
         f"[dim]{interval}[/]",
         "" if today else f"{100 * change.value:+.1f}",
-        "" if today else _MARK[path.compatible],
+        "" if today or plan.judged_by != "labels" else _MARK[path.compatible],
         duration(path.seconds) if path.seconds else "–",
         size(path.gallery_bytes) if path.gallery_bytes else "–",
         f"{path.images:,}" if path.images else "–",

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from featstore.errors import UnknownNameError, UsageError
+from featstore.evaluate.protocols.agreement import agreement_problem
 from featstore.evaluate.protocols.faces import face_problem, template_problem
 from featstore.evaluate.protocols.gldv2 import gldv2_problem
 from featstore.evaluate.protocols.inshop import inshop_problem
@@ -50,6 +51,11 @@ PROTOCOLS: dict[str, ProtocolInfo] = {
             retrieval_problem,
         ),
         ProtocolInfo("leave-one-out", "every row queries all others of the same rows", leave_one_out_problem),
+        ProtocolInfo(
+            "agreement",
+            "without labels: the share of the newest model's own first 10 that is found; gives no verdict",
+            agreement_problem,
+        ),
         ProtocolInfo(
             "cub",
             "CUB-200 zero-shot: test classes, leave-one-out, recall@1,2,4,8 and map@r",

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from featstore.evaluate.metrics import Measure
     from featstore.evaluate.relevance import Relevance
+    from featstore.evaluate.scores import ScoreKind
     from featstore.evaluate.templates import Templates
     from featstore.store import FeatureSet
 
@@ -51,6 +52,8 @@ class Selection:
         query_where: Further filters for queries.
         gallery_where: Further filters for the gallery.
         ground_truth: A file that says what answers what, for protocols that need one.
+        newest: The newest of the models that are compared; None for a single set or pair.
+        score: What ranks.
     """
 
     query_sets: Sequence[FeatureSet]
@@ -59,6 +62,8 @@ class Selection:
     query_where: Sequence[str] = ()
     gallery_where: Sequence[str] = ()
     ground_truth: Path | None = None
+    newest: FeatureSet | None = None
+    score: ScoreKind = "cosine"
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +89,7 @@ class Problem:
         absent: Queries of the ground truth that have no feature; they count as 0, after the others.
         query_templates: How rows are pooled to queries; None when each query is a row.
         gallery_templates: How rows are pooled to gallery entries.
+        is_proxy: What counts as right only stands in for right answers, so no verdict follows.
         notes: What a reader of the numbers has to know.
     """
 
@@ -104,4 +110,5 @@ class Problem:
     absent: int = 0
     query_templates: Templates | None = None
     gallery_templates: Templates | None = None
+    is_proxy: bool = False
     notes: tuple[str, ...] = ()

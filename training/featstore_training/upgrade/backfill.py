@@ -194,7 +194,7 @@ def _ordered(store: Store, base: BaseRows, order: str, seed: int) -> NDArray[np.
         base.features.dataset,
         rows,
         base.vectors(rows),
-        lambda: uncertainty_set(store, base.features.name),
+        lambda: uncertainty_set(store, base.features.name).gather(rows)[:, 0],
         seed=seed,
         random_orders=1,
     )

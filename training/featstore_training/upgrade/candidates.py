@@ -5,13 +5,13 @@ Settings are short ones, so that a plan takes minutes; the commands that a plan 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from featstore.progress import Progress
 from featstore.store import Store
-from featstore_training.adapters import AdapterConfig, fit_adapter
+from featstore_training.adapters import AdapterConfig, fit_adapter, is_adapter
 from featstore_training.adapters.config import Direction
 from featstore_training.config import TrainConfig
 from featstore_training.runner import train
@@ -34,7 +34,8 @@ class Candidate:
         title: What is done with it.
         of_gallery: It maps the gallery; otherwise queries.
         side: Side-information that it takes.
-        needs_labels: It learns from classes.
+        new_run: Run folder that made the new set, where the new model's classifier is read.
+        needs_labels: It learns from classes, or is chosen by them.
         encoders: How many encoders run on a query.
         params: Short settings.
     """
@@ -44,35 +45,64 @@ class Candidate:
     title: str
     of_gallery: bool
     side: tuple[str, ...] = ()
+    new_run: Path | None = None
     needs_labels: bool = False
     encoders: int = 1
     params: dict[str, Any] = field(default_factory=dict)
 
     @property
-    def direction(self) -> Direction:
-        """Where an adapter leads."""
+    def direction(self) -> Direction | None:
+        """Where an adapter leads; None for a head."""
+        if not is_adapter(self.loss):
+            return None
         return "old-to-new" if self.of_gallery else "new-to-old"
 
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """Side-information that learning it has to be told of; slerp reads the old set by itself."""
+        return self.side if self.of_gallery else ()
 
-def candidates(old: str, side: tuple[str, ...]) -> list[Candidate]:
-    """Every map that a plan tries; those of queries first, which leave the gallery alone."""
+
+def candidates(old: str, side: tuple[str, ...], new_run: Path | None) -> list[Candidate]:
+    """Every map that a plan tries; those of queries first, which leave the gallery alone.
+
+    Args:
+        old: The set that blends read beside the new one.
+        side: Side-information; without any, maps with it are not tried.
+        new_run: Run folder that made the new set; without it, FastFill is not tried.
+    """
     queries = [
         Candidate("procrustes", "procrustes", "queries turned into the old space", of_gallery=False),
         Candidate("ridge", "ridge", "queries through a linear map", of_gallery=False),
         Candidate("local", "local", "queries through a rotation for every cluster", of_gallery=False),
         Candidate("mlp", "mlp", "queries through a small network", of_gallery=False, params=_MLP),
-        Candidate("slerp", "slerp", "queries of both models blended", of_gallery=False, side=(old,), encoders=2),
+        Candidate(
+            "posterior", "posterior", "queries for the class the new model sees", of_gallery=False, needs_labels=True
+        ),
+        Candidate(
+            "slerp",
+            "slerp",
+            "queries of both models blended",
+            of_gallery=False,
+            side=(old,),
+            needs_labels=True,
+            encoders=2,
+        ),
         Candidate("bct", "bct:prototype", "new model made compatible by BCT", of_gallery=False, needs_labels=True),
         Candidate("odpp", "odpp", "new model made compatible by ODPP", of_gallery=False, needs_labels=True),
     ]
     gallery = [
         Candidate("gallery-procrustes", "procrustes", "gallery turned into the new space", of_gallery=True),
         Candidate("gallery-ridge", "ridge", "gallery through a linear map", of_gallery=True),
-        Candidate("fct", "fct", "gallery through FCT", of_gallery=True, params=_FCT),
     ]
-    if side:
-        title = "gallery through FCT with side-information"
-        gallery.append(Candidate("fct-side", "fct", title, of_gallery=True, side=side, params=_FCT))
+    for beside in ((), side) if side else ((),):
+        name, title = ("-side", " with side-information") if beside else ("", "")
+        fct = Candidate(f"fct{name}", "fct", f"gallery through FCT{title}", of_gallery=True, side=beside, params=_FCT)
+        gallery.append(fct)
+        if new_run:
+            title = f"gallery through FastFill{title}"
+            fastfill = replace(fct, name=f"fastfill{name}", loss="fastfill", title=title, new_run=new_run)
+            gallery.append(replace(fastfill, needs_labels=True))
     return [*queries, *gallery]
 
 
@@ -85,16 +115,16 @@ def learn(
         FeatstoreError: these sets do not determine such a map.
     """
     out = folder / candidate.name
-    if candidate.needs_labels:
+    if candidate.direction is None:
         head = TrainConfig(loss=candidate.loss, old=old, new=new, where=where, epochs=_HEAD_EPOCHS)
         train(store, head, out, progress=progress)
         return out
-    takes_side = candidate.side if candidate.of_gallery else ()  # slerp reads the old set by itself
     adapter = AdapterConfig(
         loss=candidate.loss,
         old=old,
         new=new,
-        side=takes_side,
+        new_run=candidate.new_run,
+        side=candidate.reads,
         direction=candidate.direction,
         where=where,
         pairs=_PAIRS,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import ClassVar
 
 from featstore.strict import Strict
@@ -16,6 +17,7 @@ class PlanRequest(Strict):
         old: The feature set of the gallery.
         new: The feature set of the new model, over the same rows.
         side: Side-information, for maps that take it.
+        new_run: Run folder that made the new set, for maps that learn from the new model's classifier.
         where: Filters for all rows that are measured; none of any kind for half of the classes.
         query_where: Further filters for queries.
         gallery_where: Further filters for gallery rows.
@@ -32,6 +34,7 @@ class PlanRequest(Strict):
     old: str
     new: str
     side: tuple[str, ...] = ()
+    new_run: Path | None = None
     where: tuple[str, ...] = ()
     query_where: tuple[str, ...] = ()
     gallery_where: tuple[str, ...] = ()

@@ -11,10 +11,11 @@ import numpy as np
 from blake3 import blake3
 
 import featstore
-from featstore.errors import FeatstoreError
+from featstore.errors import FeatstoreError, UnknownNameError
 from featstore.evaluate import Backfill, EvalRequest, EvalResult, evaluate
 from featstore.evaluate.columns import curve_point
-from featstore.maps import load_map, map_block
+from featstore.evaluate.orders import K_CENTER, PROTOTYPE_DISTANCE, RANDOM, UNCERTAINTY
+from featstore.maps import load_map, map_block, uncertainty_run
 from featstore.progress import Progress
 from featstore.report import Plan, PlanPath
 from featstore.runs import read_card
@@ -28,8 +29,9 @@ from featstore_training.upgrade.ways import Measured, measured, unmeasured
 __all__ = ["Planner"]
 
 SHARES = (0.05, 0.1, 0.2, 0.5)
-_ORDERS = ("random", "k-center", "prototype-distance")
 _TIMED_ROWS = 4096
+_NO_CLASSES = "it learns from classes, and the rows to learn on have none"
+_NO_RUN = "it learns from the new model's classifier: name the run that made the new set with --new-run RUN"
 
 
 class Planner:
@@ -42,7 +44,8 @@ class Planner:
         progress: Told of every step.
 
     Raises:
-        UsageError: no labels, no rows to learn on, or filters that leave nothing.
+        UsageError: no rows to learn on, or filters that leave nothing.
+        UnknownNameError: `only` names a map nobody knows.
         AlignmentError: the sets belong to different datasets.
     """
 
@@ -67,6 +70,7 @@ class Planner:
         )
         self._gallery = len(self._old.valid_rows())
         self._left_out: dict[str, str] = {}
+        self._candidates = self._worth_trying()
 
     def key(self) -> str:
         """Digest of everything that the plan depends on: the request, the sets, the rows, their labels, what is declared."""
@@ -74,7 +78,7 @@ class Planner:
         sets = [self._old, self._new, *self._sides]
         digest = blake3(f"{featstore.__version__} {request.model_dump_json()}".encode())
         digest.update(" ".join(f"{item.record.uuid} {item.space.compatible_with}" for item in sets).encode())
-        for where in (request.query_where, request.gallery_where):
+        for where in (self._rows.query_where, request.gallery_where):
             digest.update(dataset.select((*self._rows.where, *where)).tobytes())
         digest.update(self._rows.fitted.tobytes() + dataset.labels.codes.tobytes())
         return digest.hexdigest()
@@ -84,7 +88,7 @@ class Planner:
         base = self._evaluate()
         ways = [self._today(base), *self._comparable(base)]
         runs: dict[str, Path] = {}
-        for candidate in self._candidates():
+        for candidate in self._candidates:
             with self._or_left_out(candidate.name):
                 runs[candidate.name] = learn(
                     self._store,
@@ -100,8 +104,13 @@ class Planner:
         for curve, result in _worth_a_row(curves):
             ways += self._stages(curve, result, ways, start)
         ways.append(self._full(base))
+        judged_by = self._rows.judged_by
         chosen, reason = recommend(
-            ways, budget=self._request.budget, rows=self._gallery, encoders=self._request.encoders
+            ways,
+            budget=self._request.budget,
+            rows=self._gallery,
+            encoders=self._request.encoders,
+            judged_by=judged_by,
         )
         cell = base.cell("old/old")
         return Plan(
@@ -109,12 +118,14 @@ class Planner:
             new=self._new.ref,
             side=tuple(item.ref for item in self._sides),
             rows=self._gallery,
+            judged_by=judged_by,
             headline=base.headline,
             budget=self._request.budget,
             encoders=self._request.encoders,
             images_per_second=self._request.images_per_second,
             paths=tuple(way.path for way in ways),
-            recommended=chosen,
+            recommended=chosen if judged_by == "labels" else None,
+            nearest=None if judged_by == "labels" else chosen,
             reason=reason,
             curves=tuple(curve for curve, _ in curves),
             curves_from=start.name if start else None,
@@ -127,9 +138,20 @@ class Planner:
             seconds=time.monotonic() - self._began,
         )
 
-    def _candidates(self) -> list[Candidate]:
-        found = candidates(self._old.ref, tuple(item.ref for item in self._sides))
-        return [item for item in found if not self._request.only or item.name in self._request.only]
+    def _worth_trying(self) -> list[Candidate]:
+        """The maps that were asked for and that these rows can teach; of the others it is kept why not."""
+        only, new_run = self._request.only, self._request.new_run
+        found = candidates(self._old.ref, tuple(item.ref for item in self._sides), new_run)
+        names = [item.name for item in found]
+        for name in only:
+            if name not in names:
+                raise UnknownNameError("map of a plan", name, names, hint="fct-side takes --side, fastfill --new-run")
+        wanted = [item for item in found if not only or item.name in only]
+        if not self._rows.classes_to_learn:
+            self._left_out |= {item.name: _NO_CLASSES for item in wanted if item.needs_labels}
+        elif not only and new_run is None:
+            self._left_out["fastfill"] = _NO_RUN
+        return [item for item in wanted if item.name not in self._left_out]
 
     def _evaluate(self, **changes: object) -> EvalResult:
         request = self._request
@@ -137,8 +159,9 @@ class Planner:
             old=self._old.ref,
             new=self._new.ref,
             where=self._rows.where,
-            query_where=request.query_where,
+            query_where=self._rows.query_where,
             gallery_where=request.gallery_where,
+            protocol="retrieval" if self._rows.judged_by == "labels" else "agreement",
             bootstrap=request.bootstrap,
             two_index=True,
         )
@@ -212,10 +235,9 @@ class Planner:
         sets = ["--old", self._old.name, "--new", self._new.name]
         out = f"runs/{candidate.name}"
         train = ["featstore train --loss", candidate.loss, *sets]
-        if candidate.of_gallery:
-            train += beside
-        if not candidate.needs_labels and candidate.loss != "fct":
-            train += ["--direction", candidate.direction]
+        train += beside if candidate.reads else []
+        train += ["--new-run", str(candidate.new_run)] if candidate.new_run else []
+        train += ["--direction", candidate.direction] if candidate.direction else []
         option = "--map" if candidate.of_gallery else "--query-map"
         served = ["featstore upgrade run", f"{self._old.dataset.name}/gallery", *sets, option, out, *beside, *partly]
         return (" ".join([*train, "--out", out]), " ".join(served))
@@ -228,7 +250,7 @@ class Planner:
         """Curves from the best mapped gallery on, and with two indexes, which need no map; and what maps that gallery."""
         found: list[tuple[Backfill, EvalResult]] = []
         values = {way.path.name: way.path.value.value for way in ways}
-        mapped = [item for item in self._candidates() if item.of_gallery and item.name in values]
+        mapped = [item for item in self._candidates if item.of_gallery and item.name in values]
         best = max(mapped, key=lambda item: values[item.name], default=None)
         if best is not None:
             with self._or_left_out("backfill"):
@@ -236,14 +258,19 @@ class Planner:
                     gallery_map=runs[best.name],
                     side=best.side,
                     two_index=False,
-                    backfill=_ORDERS,
+                    backfill=self._orders(runs[best.name]),
                     backfill_shares=SHARES,
                 )
                 found += [(curve, result) for curve in result.backfill]
         with self._or_left_out("two indexes"):
-            result = self._evaluate(backfill=("random",), backfill_shares=SHARES)
+            result = self._evaluate(backfill=(RANDOM,), backfill_shares=SHARES)
             found += [(curve, result) for curve in result.backfill if curve.serving == "two indexes"]
         return found, best
+
+    def _orders(self, run: Path) -> tuple[str, ...]:
+        """The orders that this gallery can be backfilled in."""
+        by_class = (PROTOTYPE_DISTANCE,) if self._rows.judged_by == "labels" else ()
+        return (RANDOM, K_CENTER, *by_class, *((UNCERTAINTY,) if uncertainty_run(run) else ()))
 
     def _stages(
         self, curve: Backfill, result: EvalResult, ways: list[Measured], start: Candidate | None

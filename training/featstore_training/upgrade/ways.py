@@ -73,5 +73,7 @@ def measured(path: PlanPath, result: EvalResult, role: str, metrics: dict[str, f
     found = path.model_copy(update={"value": Estimated.of(resampled.estimate({now: 1.0})), "metrics": metrics})
     if role != _TODAY:
         change = resampled.estimate({now: 1.0, then: -1.0})
-        found = found.model_copy(update={"change": Estimated.of(change), "compatible": verdict(change)})
+        found = found.model_copy(
+            update={"change": Estimated.of(change), "compatible": None if result.protocol.is_proxy else verdict(change)}
+        )
     return Measured(found, resampled.means[:, resampled.columns.index(now)])
