@@ -127,3 +127,14 @@ def test_it_needs_two_views_of_images(shop, tmp_path, capsys):
         == 2
     )
     assert "--recipe simclr" in capsys.readouterr().err
+
+
+def test_a_sweep_has_nothing_to_choose_by_and_says_so_before_it_trains(shop, tmp_path, monkeypatch, capsys):
+    folder, _ = shop
+    monkeypatch.setenv("FEATSTORE_STORE", str(folder / "store"))
+    options = ["--images", str(folder / "images"), "--dataset", "strokes", "--out", str(tmp_path / "sweep")]
+    assert cli(["train", "--sweep", "simclr", *options]) == 2
+    said = capsys.readouterr().err
+    assert "reads no labels" in said
+    assert "featstore train --recipe simclr" in said
+    assert not (tmp_path / "sweep").exists()

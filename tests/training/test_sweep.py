@@ -161,3 +161,10 @@ def test_names_follow_the_seed():
     base = {"loss": "bct", "new": "cars/new", "old": "cars/old-{seed}", "where": ["split{seed}=train"]}
     config = trial_config(base, {"params.weight": 2}, 7)
     assert (config.old, config.where, config.seed, config.params) == ("cars/old-7", ("split7=train",), 7, {"weight": 2})
+
+
+def test_a_sweep_without_validation_rows_is_refused_before_it_trains(store, tmp_path):
+    recipe = parse_recipe(RECIPE.replace("val_where: split=test", "val_fraction: 0"), "r")
+    with pytest.raises(UsageError, match="needs validation rows to choose by"):
+        sweep(store, recipe, tmp_path / "sweep", settings=SETS)
+    assert not (tmp_path / "sweep").exists()

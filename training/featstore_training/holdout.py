@@ -44,6 +44,11 @@ class Rows:
     unlabelled: int
     missing: int
 
+    @property
+    def can_validate(self) -> bool:
+        """Whether any validation row has another of its class, so that there is something to measure."""
+        return bool((np.unique(self.validation_labels, return_counts=True)[1] > 1).any())
+
 
 def choose_rows(
     dataset: Dataset, usable: NDArray[np.int64], config: TrainConfig, *, labelled_only: bool = True

@@ -161,10 +161,10 @@ def _load_old(job: Job, cache: ColumnCache) -> OldRows | None:
 
 def _load_validation(job: Job, cache: ColumnCache) -> Validation | None:
     rows = job.rows.validation
-    if not len(rows):
+    if not job.rows.can_validate:
         return None
     comparable = job.old is not None and (job.compares or job.old.width == job.width)
-    validation = Validation(
+    return Validation(
         job.new.inputs(rows, cache),
         job.rows.validation_labels,
         job.old.gather(rows) if job.old is not None and comparable else None,
@@ -173,7 +173,6 @@ def _load_validation(job: Job, cache: ColumnCache) -> Validation | None:
         raw=job.new.raw(rows),
         reference_self=job.config.reference_self,
     )
-    return validation if validation.usable else None
 
 
 def _build(job: Job, rows: TrainingRows, old: OldRows | None, processes: Processes) -> TrainState:

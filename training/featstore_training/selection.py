@@ -81,11 +81,6 @@ class Validation:
             (value for value in (reference_self, self.raw_self, self.old_old) if value is not None), None
         )
 
-    @property
-    def usable(self) -> bool:
-        """Whether any validation row has another of its class, so that there is something to measure."""
-        return bool((np.unique(self._labels, return_counts=True)[1] > 1).any())
-
     def as_json(self) -> dict[str, Any]:
         """What scores are relative to."""
         return {

@@ -18,6 +18,7 @@ from featstore.store import Store
 from featstore.whole_files import write_whole
 from featstore_training.column_cache import ColumnCache
 from featstore_training.config import TrainConfig
+from featstore_training.job import Job, prepare
 from featstore_training.objectives import objective_params
 from featstore_training.processes import started_processes
 from featstore_training.recipes import Recipe, merged
@@ -103,7 +104,8 @@ def sweep(
         progress: Told of runs.
 
     Raises:
-        UsageError: settings that cannot mean anything, a reference that lacks a seed, or several processes.
+        UsageError: settings that cannot mean anything, a reference that lacks a seed, several processes, or nothing to choose
+            by: no validation rows, or a method without labels.
         AlreadyExistsError: `out` holds another sweep.
         Whatever `train` raises.
     """
@@ -117,6 +119,8 @@ def sweep(
         for seed in recipe.seeds
     }
     plan = {"base": base, "recipe": recipe.model_dump(mode="json"), "reference": _reference_json(reference)}
+    for seed in recipe.seeds:
+        _check_choosable(prepare(store, configs[0, seed]))
     _begin(out, plan)
     cache, results, cached = ColumnCache(), {}, 0
     progress.start(f"sweep {base['loss']}", len(configs), "runs")
@@ -173,6 +177,18 @@ def read_lock(path: Path) -> Lock:
         raise CorruptStoreError(f"{path} is no sweep.lock: {error!r}", hint="run the sweep again") from error
 
 
+def _check_choosable(job: Job) -> None:
+    """Refuse to try settings that nothing can tell apart afterwards."""
+    if "label" not in job.needs:
+        raise UsageError(
+            f"loss '{job.config.loss}' reads no labels, so a sweep has nothing to choose its settings by",
+            hint=f"train it as it is: `featstore train --recipe {job.config.loss} …`; compare what several runs make with "
+            "`featstore eval`",
+        )
+    if not job.rows.can_validate:
+        raise UsageError("a sweep needs validation rows to choose by, two of a class", hint="--val-where split=val")
+
+
 def _with_seed(value: Any, seed: int) -> Any:
     if isinstance(value, str):
         return value.replace("{seed}", str(seed))
@@ -189,8 +205,6 @@ def _name(combination: Mapping[str, Any]) -> str:
 
 def _trial(combination: dict[str, Any], by_seed: dict[int, dict[str, float]]) -> Trial:
     keys = [key for key in ("score", "cross_test", "self_test", "old_old") if all(key in v for v in by_seed.values())]
-    if "score" not in keys:
-        raise UsageError("a sweep needs validation rows to choose by", hint="--val-where split=val")
     means = {key: fmean(values[key] for values in by_seed.values()) for key in keys}
     return Trial(_name(combination), combination, means, {str(seed): v for seed, v in by_seed.items()}, frontier=False)
 
