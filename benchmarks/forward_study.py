@@ -63,6 +63,7 @@ ADAPTERS = {
         name: Row(name, gallery=False)
         for name in ("procrustes", "ridge", "lowrank", "local", "mlp", "posterior", "slerp")
     },
+    "ridge, adjoint": Row("ridge:adjoint", gallery=False),
     **{f"{name} of gallery": Row(name) for name in ("procrustes", "ridge", "mlp")},
 }
 FORWARD = {

@@ -63,6 +63,8 @@ ORDERINGS = (
     Claim("SLERP", "procrustes < slerp", ("slerp", "cross"), ("procrustes", "cross")),
     Claim("Local Drift-Adapters", "procrustes < local", ("local", "cross"), ("procrustes", "cross")),
     Claim("ours", "procrustes < posterior", ("posterior", "cross"), ("procrustes", "cross")),
+    Claim("ours", "ridge < ridge, adjoint", ("ridge, adjoint", "cross"), ("ridge", "cross")),
+    Claim("ours", "procrustes < ridge, adjoint", ("ridge, adjoint", "cross"), ("procrustes", "cross")),
     Claim("", "mapped queries < mapped gallery, ridge", ("ridge of gallery", "cross"), ("ridge", "cross")),
     Claim("", "ridge of gallery < fct", ("fct", "cross"), ("ridge of gallery", "cross")),
 )

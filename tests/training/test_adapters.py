@@ -25,7 +25,7 @@ from featstore_training.old_rows import HeldColumn
 
 from .conftest import NEW, OLD, write
 
-CLOSED_FORMS = ["procrustes", "procrustes:centred", "ridge", "lowrank"]
+CLOSED_FORMS = ["procrustes", "procrustes:centred", "ridge", "ridge:adjoint", "lowrank"]
 
 
 def unit(rows):
@@ -145,6 +145,15 @@ def test_ridge_solves_its_normal_equations(strength):
     path = RidgePath(moments_of(x, y))
     np.testing.assert_allclose(path.weight(strength), weight, atol=1e-9)
     np.testing.assert_allclose(path.bias(path.weight(strength)), bias, atol=1e-9)
+
+
+def test_the_adjoint_scores_rows_as_regressing_them_would():
+    x, y = draw()
+    found = fitted("ridge:adjoint", x, y, {"strengths": [0.1]})
+    weight, _ = ridge_by_definition(y[:-100], x[:-100], 0.1)  # rows that are searched, onto queries
+    np.testing.assert_allclose(mapped(found.module, x), unit(x @ weight), atol=1e-5)
+    scores, regressed = mapped(found.module, x) @ y.T, x @ (y @ weight.T).T
+    np.testing.assert_array_equal(np.argsort(scores, axis=1)[:, -5:], np.argsort(regressed, axis=1)[:, -5:])
 
 
 def test_what_is_chosen_is_what_retrieves_best_on_held_out_rows():

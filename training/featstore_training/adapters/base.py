@@ -81,6 +81,10 @@ class Pairs:
         """Their sums; one pass."""
         return Moments.of(self.blocks(), self.x.width, self.y.width)
 
+    def reversed(self) -> Pairs:
+        """The same pairs, the other way round."""
+        return Pairs(self.y, self.x, self.classes)
+
     def required_classes(self) -> Classes:
         """The classes, for methods that list `label` in `needs`."""
         if self.classes is None:

@@ -25,31 +25,41 @@ class RidgeParams(Strict):
     Attributes:
         strengths: Values of s to choose from; the penalty is s times the mean variance of an input component, so that it
             means the same for every width and number of rows.
+        adjoint: Regress the inputs on the targets instead, and take the transposed solution.
     """
 
     what: ClassVar[str] = "params of ridge"
 
     strengths: Strengths = (10.0, 3.0, 1.0, 0.3, 0.1, 0.03, 0.01, 0.001)
+    adjoint: bool = False
 
 
 class Ridge(Adapter):
-    """min over W, b of Σ‖W x̂ + b − ŷ‖² + λ‖W‖², λ = s · tr(Σ (x̂ − x̄)(x̂ − x̄)ᵀ)/D_x (Hoerl and Kennard, 1970)."""
+    """min over W, b of Σ‖W x̂ + b − ŷ‖² + λ‖W‖², λ = s · tr(Σ (x̂ − x̄)(x̂ − x̄)ᵀ)/D_x (Hoerl and Kennard, 1970).
+
+    The adjoint is x → Vᵀ x̂ for the solution V of the other direction, y → x. Since ⟨Vᵀ x, y⟩ = ⟨x, V y⟩, queries that go
+    through Vᵀ rank rows y as if these had gone through V, up to the lengths of what V makes of them. V divides by the
+    scatter of the y, so directions in which the rows that are searched are noise count less; W divides by that of the x.
+    """
 
     name = "ridge"
     summary = "regularised affine map; closed form, strength chosen on held-out retrieval"
     paper = "Hoerl and Kennard, 1970"
     Params = RidgeParams
     params: RidgeParams
+    forms: ClassVar = {"adjoint": {"adjoint": True}}
 
     def fit(self, pairs: Pairs, choose: Choose, work: Work) -> Candidate:
         """One pass over the pairs, one eigendecomposition for all strengths."""
         del work
-        path = RidgePath(pairs.moments())
+        adjoint = self.params.adjoint
+        path = RidgePath(pairs.reversed().moments() if adjoint else pairs.moments())
 
         def candidates() -> Iterator[Candidate]:
             for strength in sorted(self.params.strengths, reverse=True):
                 weight = path.weight(strength)
-                yield Candidate({"strength": strength}, affine_map(weight, bias=path.bias(weight)))
+                module = affine_map(weight.T) if adjoint else affine_map(weight, bias=path.bias(weight))
+                yield Candidate({"strength": strength}, module)
 
         return choose(candidates())
 

@@ -74,6 +74,9 @@ def candidates(old: str, side: tuple[str, ...], new_run: Path | None) -> list[Ca
     queries = [
         Candidate("procrustes", "procrustes", "queries turned into the old space", of_gallery=False),
         Candidate("ridge", "ridge", "queries through a linear map", of_gallery=False),
+        Candidate(
+            "ridge-adjoint", "ridge:adjoint", "queries through the transposed map of the gallery", of_gallery=False
+        ),
         Candidate("local", "local", "queries through a rotation for every cluster", of_gallery=False),
         Candidate("mlp", "mlp", "queries through a small network", of_gallery=False, params=_MLP),
         Candidate(
