@@ -16,7 +16,7 @@ from featstore.extract.interrupts import Interrupts
 from featstore.extract.ledger import Ledger
 from featstore.extract.listing import Listing, add_rows
 from featstore.extract.outputs import Output
-from featstore.extract.plan import Unit, plan_jobs, units_of
+from featstore.extract.plan import Unit, division_of, plan_jobs
 from featstore.extract.process import keep_memory
 from featstore.extract.ray_engine import run_ray
 from featstore.extract.request import ExtractReport, ExtractRequest, SetReport
@@ -86,7 +86,7 @@ def _fill(
     jobs = plan_jobs(store, dataset, begun.outputs, dtype=request.dtype, rate=begun.rate, workers=most)
     for job in jobs.values():
         job.tell_of_others(progress)
-    units, finished = units_of(list(jobs.values()), request.rank)
+    units, finished, failed = division_of(list(jobs.values()), request.rank)
     pending = _pending_rows(jobs, units)
     total = finished + sum(unit.rows for unit in units)
     progress.start(f"extract {dataset.name}", total, "images", done=finished)
@@ -102,7 +102,7 @@ def _fill(
             zero_rows=request.zero_rows,
         )
         workers = processes_for(request, sum(unit.rows for unit in units), begun.rate)
-        ledger = Ledger(len(units), request.max_failures, progress)
+        ledger = Ledger(len(units), request.max_failures, progress, before=(finished, failed))
         done.interrupted = _run(
             request, work, [begun.outputs[name] for name in jobs], units, min(workers, len(units)), ledger, progress
         )

@@ -22,14 +22,17 @@ class Ledger:
         units: How many there are.
         max_failures: Largest fraction of images tried that may fail.
         progress: Advanced by each image once, also when a unit is done a second time after a worker died.
+        before: Images that finished shards tried, and how many of them failed: a run that is resumed stops where one that was
+            never interrupted would.
     """
 
-    def __init__(self, units: int, max_failures: float, progress: Progress) -> None:
+    def __init__(
+        self, units: int, max_failures: float, progress: Progress, *, before: tuple[int, int] = (0, 0)
+    ) -> None:
         self._tallies: list[Tally] = [Tally(0, 0)] * units
         self._max_failures = max_failures
         self._progress = progress
-        self.tried = 0
-        self.failed = 0
+        self.tried, self.failed = before
         self._examples: list[str] = []
         self._room: int | None = None
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +20,7 @@ from featstore.sources import Place, Source
 from featstore.spaces import require_same
 from featstore.store import Dataset, FeatureJob, Store, plan_shard_rows
 
-__all__ = ["Sample", "Unit", "check_spaces", "plan_jobs", "probe", "units_of"]
+__all__ = ["Division", "Sample", "Unit", "check_spaces", "division_of", "plan_jobs", "probe"]
 
 _CHECKED_IMAGES = 8  # of those: checking encodes every image twice
 
@@ -161,8 +162,22 @@ def plan_jobs(
     return jobs
 
 
-def units_of(jobs: list[FeatureJob], rank: Rank) -> tuple[list[Unit], int]:
-    """The work that is left for a rank, in row order, and how many rows of its units are done already."""
+class Division(NamedTuple):
+    """The part of a rank.
+
+    Attributes:
+        units: The work that is left, in row order.
+        finished: Rows of its units that are done already.
+        failed: How many of those failed for at least one output.
+    """
+
+    units: list[Unit]
+    finished: int
+    failed: int
+
+
+def division_of(jobs: list[FeatureJob], rank: Rank) -> Division:
+    """What a rank has to do, and what is done of it."""
     together: dict[tuple[int, int], list[tuple[int, int]]] = {}
     pending: set[tuple[int, int]] = set()
     for number, job in enumerate(jobs):
@@ -174,5 +189,10 @@ def units_of(jobs: list[FeatureJob], rank: Rank) -> tuple[list[Unit], int]:
                 pending.add(span)
     # counted among all, finished or not, so that ranks that begin at different times divide them alike
     mine = [span for number, span in enumerate(sorted(together)) if rank.owns(number)]
+    done = [span for span in mine if span not in pending]
+    shards: dict[int, list[int]] = {}
+    for number, shard in (entry for span in done for entry in together[span]):
+        shards.setdefault(number, []).append(shard)
+    failed = {failure.row for number, chosen in shards.items() for failure in jobs[number].failures(chosen)}
     units = [Unit(*span, tuple(together[span])) for span in mine if span in pending]
-    return units, sum(stop - start for start, stop in mine) - sum(unit.rows for unit in units)
+    return Division(units, sum(stop - start for start, stop in done), len(failed))

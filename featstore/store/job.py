@@ -115,6 +115,10 @@ class FeatureJob:
         """Whether somebody has completed a shard."""
         return self.files.exists(f"{self._plan_key}/shards/{shard}.json")
 
+    def failures(self, shards: Sequence[int]) -> list[RowFailure]:
+        """What failed in shards that somebody has completed."""
+        return [failure for record in self._records(shards) for failure in record.failures]
+
     def others(self) -> list[Writer]:
         """Other processes at work on this plan; shards are shared with them."""
         return [writer for writer in writers(self.files, self._plan_key, now=place_time(self.files)) if not writer.here]
@@ -258,8 +262,7 @@ class FeatureJob:
                 f"{self.name} lacks {len(pending)} of {self.n_shards} shards",
                 hint="run the same command again to finish them",
             )
-        keys = [f"{self._plan_key}/shards/{shard}.json" for shard in range(self.n_shards)]
-        return seal_segment(self.files, self.plan, fetch_all(self.files, ShardRecord, keys))
+        return seal_segment(self.files, self.plan, self._records(range(self.n_shards)))
 
     @property
     def _plan_key(self) -> str:
@@ -268,6 +271,9 @@ class FeatureJob:
     @property
     def _segment_key(self) -> str:
         return segment_key_of(self.plan)
+
+    def _records(self, shards: Sequence[int]) -> list[ShardRecord]:
+        return fetch_all(self.files, ShardRecord, [f"{self._plan_key}/shards/{shard}.json" for shard in shards])
 
     def _not_finite(self, features: NDArray[Any], status: NDArray[np.uint8], first: int) -> NonFiniteError:
         with np.errstate(over="ignore"):

@@ -166,6 +166,18 @@ def test_ctrl_c_lets_the_workers_finish_their_shards(tmp_path, many, undisturbed
     check_interrupted(store, many, undisturbed)
 
 
+def test_failures_in_the_rest_are_judged_by_all_images_as_without_the_interruption(tmp_path):
+    make_images(tmp_path / "images", 60)
+    for n in range(3):  # 5 % of all, and more of what the interruption leaves
+        (tmp_path / f"images/c2/9{n}.jpg").write_bytes(b"<html>")
+    store = Store.init(tmp_path / "store")
+    request = ExtractRequest(source=str(tmp_path / "images"), dataset="d", models={"f": SLOW}, workers=1, batch=8)
+    with pytest.raises(KeyboardInterrupt):
+        extract(store, request, _Pressing(40))
+    report = extract(store, request)
+    assert (report.cached, report.encoded, report.failed) == (40, 23, 3)
+
+
 class _Pressing(Recorder):
     """Presses Ctrl-C after some images."""
 
