@@ -1,9 +1,9 @@
-"""Extraction beside its own limit, beside a plain DataLoader loop, and beside itself run twice.
+"""Extraction beside its own limit, beside a plain DataLoader loop and clip-retrieval, and beside itself run twice.
 
 Seconds are those of one processor, the smallest of some rounds in turns, with one thread. The limit of one core is
 1 / (1 / forward + 1 / prepare): the network alone on images in memory, and reading, decoding and resizing alone. Rates of
 `extract` and of the loop are those of the further images between a short run and a long one, so that loading, trying the
-encoder and the like do not count. `python:` models need the extra `lite`.
+encoder and the like do not count. `python:` models need the extra `lite`; extraction_peers.py says how to get clip-retrieval.
 
     python benchmarks/extraction.py --images ../shared/data/cars196h/cars196h.tar
     python benchmarks/extraction.py --cached 100000      # rerun of a dataset that is all there
@@ -25,16 +25,15 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from extraction_peers import BATCH, clip_retrieval, has_clip_retrieval, plain_loop
 from PIL import Image
-from torch.utils.data import DataLoader, Dataset
 
 from featstore.encoders import Encoder, Numerics, Preprocess, build_architecture, load_encoder, save_encoder
 from featstore.extract import ExtractRequest, extract
 from featstore.extract.process import keep_memory
-from featstore.sources import decode_image, open_source
+from featstore.sources import content_digest, decode_image
 from featstore.store import Store
 
-BATCH = 32
 LITE = "python:featstore.encoders.pretrained:efficientnet_lite0"
 IMPORTS = (
     "import featstore.extract, featstore_cli.commands.extract, featstore_cli.render; from featstore.store import Store"
@@ -59,11 +58,13 @@ def main() -> None:
             return
         most = max(arguments.lite, arguments.small) + 64
         images = pictures(folder / "images", arguments.images, most)
-        for label, side, width in (("tiny", 64, 8), ("middle", 96, 8)):
+        for label, side, width in (("small", 32, 8), ("middle", 48, 8), ("tiny", 64, 8)):
             write_network(folder / label, side, width)
         tiny = str(folder / "tiny")
         budget(folder, "small network, 64 px: decoding counts", tiny, images, arguments.small, arguments.rounds)
-        together(folder, images, arguments.small // 2, arguments.rounds)
+        together(folder, "as they are", images, arguments.small // 2, arguments.rounds)
+        large = enlarged(folder / "large", images, arguments.small // 2 + 64)
+        together(folder, "as photos of 640 pixels", large, arguments.small // 2, arguments.rounds)
         if arguments.lite:
             title = "efficientnet_lite0, 224 px: the network counts"
             budget(folder, title, LITE, images, arguments.lite, arguments.rounds)
@@ -95,6 +96,9 @@ def budget(folder: Path, title: str, uri: str, images: Path, count: int, rounds:
     def looped(spec: str) -> Callable[[], None]:
         return lambda: plain_loop(encoder, spec, folder / "loop.npy")
 
+    def peer(n: int) -> Callable[[], None]:
+        return lambda: clip_retrieval(encoder, images, n, folder / "clip-retrieval")
+
     steps = {
         "forward": forward,
         "prepare": prepare,
@@ -103,6 +107,9 @@ def budget(folder: Path, title: str, uri: str, images: Path, count: int, rounds:
         "loop short": looped(short),
         "loop long": looped(long),
     }
+    if has_clip_retrieval():
+        for size, n in (("short", 64), ("long", 64 + count)):
+            steps[f"clip-retrieval {size}"] = peer(n)
     seconds = smallest(steps, rounds)
     rates = {
         "network alone": len(paths) / seconds["forward"],
@@ -111,35 +118,38 @@ def budget(folder: Path, title: str, uri: str, images: Path, count: int, rounds:
     limit = 1 / sum(1 / rate for rate in rates.values())
     rates["limit of both"] = limit
     rates["featstore extract"] = count / (seconds["extract long"] - seconds["extract short"])
-    rates["DataLoader loop into one .npy"] = count / (seconds["loop long"] - seconds["loop short"])
+    for kind, label in (("loop", "DataLoader loop into one .npy"), ("clip-retrieval", "clip-retrieval's runner")):
+        if f"{kind} long" in seconds:
+            rates[label] = count / (seconds[f"{kind} long"] - seconds[f"{kind} short"])
     print(f"\n{title}, {count:,} images")
     for name, rate in rates.items():
         print(f"  {name:32} {rate:8,.1f} images/CPU-s  {rate / limit:5.2f} of the limit")
 
 
-def plain_loop(encoder: Encoder, spec: str, out: Path) -> None:
-    """What people write: a Dataset, a DataLoader, a list of arrays, one `numpy.save`."""
-    source = open_source(spec)
+def together(folder: Path, title: str, images: Path, count: int, rounds: int) -> None:
+    """Two encoders in one pass, and one after the other, beside what sharing the decoding can save at most.
 
-    class Images(Dataset[torch.Tensor]):
-        def __init__(self) -> None:
-            self.ids = [item.id for item in source.rows(lambda _: None)]
-
-        def __len__(self) -> int:
-            return len(self.ids)
-
-        def __getitem__(self, index: int) -> torch.Tensor:
-            return torch.from_numpy(encoder.preprocess.apply(decode_image(source.read(self.ids[index]))))
-
-    with torch.inference_mode():
-        made = [encoder.module(batch).numpy() for batch in DataLoader(Images(), batch_size=BATCH)]
-    np.save(out, np.concatenate(made))
-
-
-def together(folder: Path, images: Path, count: int, rounds: int) -> None:
-    """Two encoders in one pass, and one after the other."""
-    models = {"tiny": str(folder / "tiny"), "middle": str(folder / "middle")}
+    That depends on what there is to share: with equal decoding and encoding (of both networks together) 1.5, with much
+    larger networks 1.
+    """
+    models = {"small": str(folder / "small"), "middle": str(folder / "middle")}
+    encoders = {name: load_encoder(uri) for name, uri in models.items()}
     specs = [listing(folder, images, n) for n in (64, 64 + count)]
+    files = sorted(images.rglob("*.*"))[: 4 * BATCH]
+    decoded = [decode_image(path.read_bytes()) for path in files]
+
+    def decode() -> None:
+        for path in files:
+            data = path.read_bytes()
+            content_digest(data)
+            decode_image(data)
+
+    def encode(encoder: Encoder) -> Callable[[], None]:
+        def work() -> None:
+            for first in range(0, len(decoded), BATCH):
+                encoder.encode(np.stack([encoder.preprocess.apply(image) for image in decoded[first : first + BATCH]]))
+
+        return work
 
     def run(spec: str, *passes: dict[str, str]) -> Callable[[], None]:
         def work() -> None:
@@ -149,15 +159,20 @@ def together(folder: Path, images: Path, count: int, rounds: int) -> None:
 
         return work
 
-    steps = {}
+    steps = {"decode": decode, **{name: encode(encoder) for name, encoder in encoders.items()}}
     for size, spec in zip(("short", "long"), specs, strict=True):
         steps[f"one {size}"] = run(spec, models)
         steps[f"two {size}"] = run(spec, *({name: uri} for name, uri in models.items()))
     seconds = smallest(steps, rounds)
-    one, two = (seconds[f"{kind} long"] - seconds[f"{kind} short"] for kind in ("one", "two"))
-    print(f"\ntwo encoders (64 and 96 px), {count:,} images")
-    print(f"  one pass   {count / one:8,.1f} images/CPU-s")
-    print(f"  two passes {count / two:8,.1f} images/CPU-s, {two / one:.2f} x the time")
+    shared, *own = (1000 * seconds[name] / len(files) for name in ("decode", *encoders))
+    least = shared + sum(own)
+    one, two = (1000 * (seconds[f"{kind} long"] - seconds[f"{kind} short"]) / count for kind in ("one", "two"))
+    limit = (least + shared) / least
+    print(f"\ntwo encoders (32 and 48 px), {title}, {count:,} images; CPU-ms an image")
+    print(f"  alone: read and decode {shared:.2f}, resize and encode {own[0]:.2f} and {own[1]:.2f}")
+    print(f"  one pass   {one:6.2f}, of which those parts are {least:.2f}")
+    print(f"  two passes {two:6.2f}, of which those parts are {least + shared:.2f}")
+    print(f"  one pass is {two / one:.2f} x as fast; {limit:.2f} x is what sharing those parts can give")
 
 
 def faster(uri: str, images: Path) -> None:
@@ -230,9 +245,20 @@ def pictures(folder: Path, given: str | None, count: int) -> Path:
     return folder
 
 
+def enlarged(folder: Path, images: Path, count: int) -> Path:
+    """The first images as cameras and shops give them: JPEG, the longer side 640 pixels."""
+    folder.mkdir()
+    for n, path in enumerate(sorted(images.rglob("*.*"))[:count]):
+        image = decode_image(path.read_bytes()).convert("RGB")
+        factor = 640 / max(image.size)
+        size = (round(image.width * factor), round(image.height * factor))
+        image.resize(size, Image.Resampling.BICUBIC).save(folder / f"{n:05}.jpg", quality=90)
+    return folder
+
+
 def listing(folder: Path, images: Path, count: int) -> str:
     """A source of the first images: a table of paths."""
-    path = folder / f"rows-{count}.csv"
+    path = folder / f"{images.name}-{count}.csv"
     chosen = sorted(images.rglob("*.*"))[:count]
     with path.open("w", newline="", encoding="utf-8") as stream:
         csv.writer(stream).writerows([["path"], *[[found.relative_to(images).as_posix()] for found in chosen]])
