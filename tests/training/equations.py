@@ -229,15 +229,27 @@ def ract(case, feature, temperature, negatives, *, new_negatives):
     return {"contrast": mean(costs)}
 
 
-def nccl(case, feature, temperature):
+def nccl(case, feature, temperature, class_weight=0.0, scores=lambda logits: logits):
     """With an empty queue before this batch, larger than the batch."""
-    costs = []
-    for f, y, o in zip(feature, case.label, case.batch_old, strict=True):
-        products = torch.stack([f @ q / f.norm() / temperature for q in case.batch_old])
-        logs = [value - products.logsumexp(0) for value in products]
-        positive = [j for j in range(len(case.label)) if case.label[j] == y]
-        costs.append(-mean([0.5 * (1 + o @ case.batch_old[j]) * logs[j] for j in positive]))
-    return {"contrast": mean(costs)}
+
+    def consensus(left, right):
+        costs = []
+        for a, y, o in zip(left, case.label, case.batch_old, strict=True):
+            products = torch.stack([a @ b / temperature for b in right])
+            logs = [value - products.logsumexp(0) for value in products]
+            positive = [j for j in range(len(case.label)) if case.label[j] == y]
+            costs.append(-mean([0.5 * (1 + o @ case.batch_old[j]) * logs[j] for j in positive]))
+        return mean(costs)
+
+    terms = {"contrast": consensus([f / f.norm() for f in feature], case.batch_old)}
+    if class_weight:
+        columns = case.head.weight.detach()
+        new, old = (
+            [scores(torch.stack([12.0 * cos(f, w) for w in columns])) for f in rows]
+            for rows in (feature, case.batch_old)
+        )
+        terms["class_contrast"] = class_weight * consensus(new, old)
+    return terms
 
 
 def bank(case, feature, weight, temperature):

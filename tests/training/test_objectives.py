@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from featstore.errors import UnknownNameError, UsageError
+from featstore_training.bridges import make_bridge
 from featstore_training.heads import Softmax
 from featstore_training.objectives import ClassSide, find_objective, losses, objective_params
 from featstore_training.objectives.advbct import AdvBct
@@ -46,7 +47,12 @@ CASES = {
         {"negatives": 9, "temperature": 0.2},
         lambda case, f: equations.ract(case, f, 0.2, 9, new_negatives=False),
     ),
-    "nccl": ({"temperature": 0.3, "queue": 64}, lambda case, f: equations.nccl(case, f, 0.3)),
+    "nccl:features": ({"temperature": 0.3, "queue": 64}, lambda case, f: equations.nccl(case, f, 0.3)),
+    "nccl": (
+        {"temperature": 0.3, "queue": 64, "class_weight": 2.0},
+        lambda case, f: equations.nccl(case, f, 0.3, 2.0, lambda logits: logits.softmax(0)),
+    ),
+    "nccl:logits": ({"queue": 64}, lambda case, f: equations.nccl(case, f, 1.0, 1.0)),
     "bank": ({"weight": 2.0}, lambda case, f: equations.bank(case, f, 2.0, 0.1)),
     "bt2": (
         {"keep": 2.0, "influence": 3.0, "align": 4.0, "scale": SCALE},
@@ -340,6 +346,13 @@ def test_nccl_keeps_a_queue_of_the_newest_rows():
     held = torch.cat([case.batch_old, case.batch_old])[-10:]
     assert sorted(map(tuple, objective.queue.tolist())) == sorted(map(tuple, held.tolist()))
     assert int(objective.queue_end) == 14
+
+
+@pytest.mark.parametrize(("policy", "width"), [("truncate", 6), ("pad", 3), ("project", 7)])
+def test_old_features_reach_a_head_of_another_width_the_way_new_ones_are_compared(policy, width):
+    bridge = make_bridge(policy, width, 4).double()
+    new, old = torch.randn(3, width, dtype=torch.float64), torch.randn(5, 4, dtype=torch.float64)
+    torch.testing.assert_close(new @ bridge.back(old).T, bridge(new) @ old.T)
 
 
 def test_mixing_draws_credible_rows_and_the_two_masks_differ():

@@ -54,6 +54,11 @@ class Bridge(nn.Module):
         compared: Tensor = self(feature)
         return compared
 
+    def back(self, old: Tensor) -> Tensor:
+        """[B, D_o] → [B, D_n], the transposed way: padded for truncation, cut for padding, Wᵀ for a matrix W."""
+        lifted: Tensor = old if self.policy is None else old @ self(torch.eye(self.new_width, dtype=old.dtype)).T
+        return lifted
+
     @torch.no_grad()
     def as_map(self) -> FeatureMap:
         """The same as a linear map with unit outputs, to be saved and applied to whole feature sets."""

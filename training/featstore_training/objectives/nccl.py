@@ -1,11 +1,11 @@
 """Neighbourhood-consensus contrastive learning: new features against a queue of old ones, positives weighted by trust.
 
-B batch, Q rows of the queue, D old width.
+B batch, Q rows of the queue, C classes, D_n new width, D_o old width.
 """
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -26,6 +26,8 @@ class NcclParams(Strict):
 
     Attributes:
         weight: λ.
+        class_weight: μ, of the consensus between class scores; 0 leaves it out.
+        classes: Class scores are `probabilities`, or `logits` as in public code.
         temperature: τ.
         queue: Q, old features kept from earlier batches.
         credible: Part of each class, the nearest to its mean, that may enter the queue; 1 lets all in.
@@ -34,6 +36,8 @@ class NcclParams(Strict):
     what: ClassVar[str] = "params of nccl"
 
     weight: float = Field(default=1.0, ge=0)
+    class_weight: float = Field(default=1.0, ge=0)
+    classes: Literal["probabilities", "logits"] = "probabilities"
     temperature: float = Field(default=1.0, gt=0)
     queue: int = Field(default=4096, ge=2)
     credible: float = Field(default=1.0, gt=0, le=1)
@@ -43,13 +47,17 @@ class NcclParams(Strict):
     "nccl",
     summary="supervised contrast with a queue of old features, positives weighted by their old similarity",
     paper="Wu et al., Neighborhood Consensus Contrastive Learning, AAAI 2022",
+    forms={"features": {"class_weight": 0}, "logits": {"classes": "logits"}},
 )
 class Nccl(Objective):
-    """ℒ = CE(head(fⁿ), y) − λ·mean_i 1/|P(i)| Σ_{j∈P(i)} ½(1 + ⟨f̂ᵒᵢ, f̂ᵒ_j⟩)·log softmax_j(⟨f̂ⁿᵢ, f̂ᵒ_j⟩/τ).
+    """ℒ = CE(head(fⁿ), y) + λ·N(f̂ⁿ, f̂ᵒ) + μ·N(head(fⁿ), head(fᵒ)), with the same consensus N of features and class scores.
 
-    j runs over the queue, P(i) over its rows of the class of i. The old features of the batch enter the queue first; rows
-    without a positive there are left out of the mean. This is the method's feature-space term; the second one, between
-    class probabilities of both models, needs old logits of every row and is not built.
+    N(a, b) = −mean_i 1/|P(i)| Σ_{j∈P(i)} ½(1 + ⟨f̂ᵒᵢ, f̂ᵒ_j⟩)·log softmax_j(⟨aᵢ, b_j⟩/τ). j runs over the queue, P(i) over its
+    rows of the class of i. The old features of the batch enter the queue first; rows without a positive there are left out
+    of the mean. Class scores are the present head's, softmax probabilities without margin; those of old features have no
+    gradient, and where widths differ old features take the bridge's transposed way to the head. Public code multiplies
+    logits instead (`nccl:logits`) and keeps those of when a row entered. A step holds (B + Q) × C class scores; with very
+    many classes take a shorter queue.
     """
 
     Params = NcclParams
@@ -63,27 +71,49 @@ class Nccl(Objective):
         self.params = params
         old = side.required_old()
         width = old.column.width
+        self._bridge = (side.bridge,)  # in a tuple, so that it is no submodule
         self._credible = None if params.credible == 1 else credible_rows(old, params.credible, column_normalised=False)
         self.register_buffer("queue", torch.zeros(params.queue, width))
         self.register_buffer("queue_label", torch.full((params.queue,), -1))
         self.register_buffer("queue_end", torch.zeros((), dtype=torch.int64))
 
     def loss(self, batch: Batch, head: Head) -> dict[str, Tensor]:
-        """Terms `classification` and `contrast`."""
+        """Terms `classification`, `contrast` and, with a weight, `class_contrast`."""
         old = batch.columns["old_feature"]
         self._enter(old, batch)
-        products = functional.normalize(batch.compared, dim=1) @ self.queue.to(old.dtype).T / self.params.temperature
+        queue = self.queue.to(old.dtype)
+        trust = (1 + old @ queue.T) / 2
+        products = functional.normalize(batch.compared, dim=1) @ queue.T
+        terms = {
+            "classification": self.classification(batch, head),
+            "contrast": self.params.weight * self._consensus(products, trust, batch.label),
+        }
+        if self.params.class_weight:
+            scores = self._scores(head, batch.feature)
+            products = scores @ self._old_scores(head, queue).T
+            terms["class_contrast"] = self.params.class_weight * self._consensus(products, trust, batch.label)
+        return terms
+
+    def _consensus(self, products: Tensor, trust: Tensor, label: Tensor) -> Tensor:
+        """N of inner products with the queue [B, Q]."""
+        products = products / self.params.temperature
         logarithm = products.masked_fill(self.queue_label < 0, float("-inf")).log_softmax(dim=1)
-        positive = batch.label[:, None] == self.queue_label
-        trust = (1 + old @ self.queue.to(old.dtype).T) / 2
+        positive = label[:, None] == self.queue_label
         weighted = torch.where(positive, trust * logarithm, 0.0).sum(dim=1)
         counts = positive.sum(dim=1)
         counted = counts > 0
-        contrast = -(weighted[counted] / counts[counted]).mean() if bool(counted.any()) else products.sum() * 0
-        return {
-            "classification": self.classification(batch, head),
-            "contrast": self.params.weight * contrast,
-        }
+        return -(weighted[counted] / counts[counted]).mean() if bool(counted.any()) else products.sum() * 0
+
+    def _scores(self, head: Head, feature: Tensor) -> Tensor:
+        """Class scores [B, C] of features [B, D_n]."""
+        logits = head.logits(feature)
+        return logits.softmax(dim=1) if self.params.classes == "probabilities" else logits
+
+    @torch.no_grad()
+    def _old_scores(self, head: Head, queue: Tensor) -> Tensor:
+        """Those of the queued old features, [Q, C]."""
+        [bridge] = self._bridge
+        return self._scores(head, queue if bridge is None else bridge.back(queue))
 
     @torch.no_grad()
     def _enter(self, old: Tensor, batch: Batch) -> None:
