@@ -123,6 +123,14 @@ def test_a_resumed_run_reaches_the_same_weights(shop, tmp_path, loss):
     assert "classification" in terms
 
 
+@pytest.mark.parametrize("amp", ["bf16", "fp16"])
+def test_half_precision_trains_a_backbone_that_stays_in_float32(shop, tmp_path, amp):
+    store, folder = shop
+    report = train(store, config(folder, amp=amp), tmp_path / "run")
+    assert {tensor.dtype for tensor in weights(report.folder).values()} <= {torch.float32, torch.int64}
+    assert report.validation["self_test"] > 0.3  # six classes: chance is near 1/6
+
+
 def test_a_network_that_draws_for_itself_resumes_to_the_same_weights(shop, tmp_path, monkeypatch):
     store, folder = shop
     plain = ConvNet.forward

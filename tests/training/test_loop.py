@@ -1,14 +1,17 @@
-"""The loop's options: samplers, clipping, averaged weights, bfloat16."""
+"""The loop's options: samplers, clipping, averaged weights, half precision."""
 
 import json
+from functools import partialmethod
 
 import numpy as np
 import pytest
 import torch
+from torch.amp import GradScaler
 
 from featstore.errors import UsageError
 from featstore_training import train
 from featstore_training.average import Average
+from featstore_training.checkpoint import read_header
 from featstore_training.samplers import epoch_batches
 
 from .test_train import Listener, assert_equal, config, weights
@@ -99,17 +102,30 @@ def test_averaged_weights_are_validated_and_kept(store, tmp_path):
     assert losses(plain.folder) == losses(averaged.folder)  # the average never takes part in training
 
 
-def test_bfloat16_changes_little_and_weights_stay_float32(store, tmp_path):
+@pytest.mark.parametrize("amp", ["bf16", "fp16"])
+def test_half_precision_changes_little_and_weights_stay_float32(store, tmp_path, amp):
     plain = train(store, config("bct"), tmp_path / "plain")
-    rounded = train(store, config("bct", amp="bf16"), tmp_path / "rounded")
+    rounded = train(store, config("bct", amp=amp), tmp_path / "rounded")
     left, right = weights(plain.folder)["body.weight"], weights(rounded.folder)["body.weight"]
     assert right.dtype == torch.float32
     assert not torch.equal(left, right)
     assert abs(plain.validation["score"] - rounded.validation["score"]) < 0.05
 
 
-def test_a_run_with_every_option_resumes_to_the_same_weights(store, tmp_path):
-    options = {"sampler": "pk", "per_class": 4, "clip": 0.5, "ema": 0.95, "amp": "bf16", "epochs": 5}
+def test_a_step_that_overflows_is_left_out_and_halves_the_scale(store, tmp_path, monkeypatch):
+    monkeypatch.setattr(GradScaler, "__init__", partialmethod(GradScaler.__init__, init_scale=2.0**127))
+    options = {"amp": "fp16", "clip": 0.5, "epochs": 2, "batch": 8}
+    steps = []
+    monkeypatch.setattr(torch.optim.Adam, "step", lambda *_, **__: steps.append(1))
+    with pytest.raises(KeyboardInterrupt):
+        train(store, config(**options), tmp_path / "run", progress=Listener(stop_after=1))
+    header = read_header(tmp_path / "run")
+    assert 1 < 2.0**127 / header["scaler"]["scale"] == 2.0 ** (12 - len(steps))  # 96 rows are 12 steps
+
+
+@pytest.mark.parametrize("amp", ["bf16", "fp16"])
+def test_a_run_with_every_option_resumes_to_the_same_weights(store, tmp_path, amp):
+    options = {"sampler": "pk", "per_class": 4, "clip": 0.5, "ema": 0.95, "amp": amp, "epochs": 5}
     whole = train(store, config(**options), tmp_path / "whole")
     with pytest.raises(KeyboardInterrupt):
         train(store, config(**options), tmp_path / "broken", progress=Listener(stop_after=3))

@@ -17,6 +17,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as serialise
 from torch import Tensor, nn
+from torch.amp import GradScaler
 
 from featstore.errors import CorruptStoreError
 from featstore.whole_files import write_whole
@@ -40,6 +41,7 @@ class TrainState:
     Attributes:
         module, bridge, head, objective, optimizer: What is trained, by what.
         average: Follows the weights that will be kept; None keeps them as they are.
+        scaler: Scales the loss for half precision, and remembers by how much; does nothing unless enabled.
         processes: Who trains together.
         request: Config and inputs as JSON; a checkpoint of another request is never continued.
         epoch: Epochs finished.
@@ -57,6 +59,7 @@ class TrainState:
     optimizer: torch.optim.Optimizer
     request: dict[str, Any]
     average: Average | None = None
+    scaler: GradScaler = field(default_factory=lambda: GradScaler(enabled=False))
     processes: Processes = field(default_factory=Processes)
     epoch: int = 0
     best_epoch: int = 0
@@ -108,6 +111,7 @@ def save(folder: Path, state: TrainState) -> None:
         "best_score": state.best_score,
         "notes": state.notes,
         "seconds": state.seconds,
+        "scaler": state.scaler.state_dict(),
     }
     write_whole(folder / RESUME, serialise(tensors, metadata={"state": json.dumps(header)}))
 
@@ -157,6 +161,8 @@ def restore(folder: Path, state: TrainState) -> None:
     state.best = _under("best.", tensors)
     if state.average:
         state.average.weights = _under("average.", tensors)
+    if state.scaler.is_enabled():
+        state.scaler.load_state_dict(header["scaler"])
     for name in ("epoch", "best_epoch", "best_score", "notes", "seconds"):
         setattr(state, name, header[name])
 

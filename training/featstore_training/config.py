@@ -58,7 +58,9 @@ class TrainConfig(Strict):
         schedule: `cosine` falls to 0 over the run, `constant` stays.
         clip: Longest gradient over all parameters together; a longer one is scaled down to it. None for no bound.
         ema: Decay of a moving average of the weights, which is then what is validated and kept; None for none.
-        amp: `bf16` computes the new features of a step in bfloat16 where torch's autocast does; head and loss stay in float32.
+        amp: `bf16` or `fp16` computes the new features of a step in that type where torch's autocast does; head and loss stay
+            in float32. With `fp16` the loss is scaled so that small gradients survive; a step whose gradients overflow is
+            left out and the scale halved.
         seed: Draws initial weights, batches and the validation part.
         metric: What validation measures.
         reference_self: Self-test value that the selection score divides by; None takes the raw new features', in full mode
@@ -99,7 +101,7 @@ class TrainConfig(Strict):
     schedule: Literal["cosine", "constant"] = "cosine"
     clip: float | None = Field(default=None, gt=0)
     ema: float | None = Field(default=None, gt=0, lt=1)
-    amp: Literal["bf16"] | None = None
+    amp: Literal["bf16", "fp16"] | None = None
     seed: int = Field(default=0, ge=0)
     metric: str = "map"
     reference_self: float | None = Field(default=None, gt=0, le=1)

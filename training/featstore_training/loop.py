@@ -92,10 +92,12 @@ def train_epoch(state: TrainState, rows: TrainingRows, config: TrainConfig) -> d
         total = torch.stack(list(terms.values())).sum()
         _check_finite(total, terms, state.epoch, number)
         state.optimizer.zero_grad()
-        total.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
+        state.scaler.scale(total).backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
         if config.clip:
+            state.scaler.unscale_(state.optimizer)
             nn.utils.clip_grad_norm_(_parameters(state.optimizer), config.clip)
-        state.optimizer.step()
+        state.scaler.step(state.optimizer)
+        state.scaler.update()
         if state.average:
             state.average.follow(state.epoch * steps + number)
         for name, term in terms.items():

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from safetensors.torch import save
+from torch.amp import GradScaler
 
 import featstore
 from featstore.maps import LinearConfig, save_map
@@ -197,6 +198,8 @@ def _build(job: Job, rows: TrainingRows, old: OldRows | None, processes: Process
     head = build_head(job.head, rows.classes, width, tensor_generator(config.seed, "head"), vertices)
     optimizer = make_optimizer(config, [module, bridge, head, objective])
     state = TrainState(module, bridge, head, objective, optimizer, job.request, processes=processes)
+    if config.amp == "fp16":
+        state.scaler = GradScaler(next(module.parameters()).device.type)
     if config.ema:
         state.average = Average(config.ema, state.kept())
     return state

@@ -25,6 +25,8 @@ from featstore_training.objectives.base import Mixer
 
 __all__ = ["Step", "make_batch", "planned_steps"]
 
+_AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
 
 @dataclass(frozen=True, slots=True)
 class Step:
@@ -85,7 +87,8 @@ def make_batch(
     """New features of a step's rows; with a mixer, what the classifier sees as well."""
     cached, replaced, forward = step.cached, step.replaced, step.forward
     columns = rows.columns_at(cached.rows, state.epoch)
-    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=config.amp is not None):
+    dtype = _AUTOCAST.get(config.amp or "")
+    with torch.autocast(inputs.device.type, dtype, enabled=dtype is not None):
         parts = inputs.chunk(state.objective.views_per_step)
         feature, *more = [state.processes.features(state.module, part, len(step.picked)).float() for part in parts]
     mixed = None
