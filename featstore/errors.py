@@ -146,8 +146,9 @@ def from_text(kind: str, message: str, hint: str) -> FeatstoreError:
     return error
 
 
-def sample_of(items: Iterable[object], limit: int = 5) -> str:
-    """The first `limit` items joined by commas, and how many more there are."""
+def sample_of(items: Iterable[object], limit: int = 5, total: int | None = None) -> str:
+    """The first `limit` items joined by commas, and how many more there are; `total` says so where only the first are given."""
     listed = [str(item) for item in items]
-    shown = ", ".join(listed[:limit])
-    return f"{shown}, … ({len(listed) - limit} more)" if len(listed) > limit else shown
+    shown = listed[:limit]
+    more = (len(listed) if total is None else total) - len(shown)
+    return ", ".join(shown) + (f", … ({more:,} more)" if more else "")

@@ -24,7 +24,7 @@ __all__ = ["Duplicates", "check_rows", "first_rows"]
 Duplicates = Literal["error", "same", "first"]
 
 _TYPES = tuple(np.dtype(name) for name in ("float16", "float32", "float64"))
-_NAMED = 6
+_NAMED = 5
 
 
 def first_rows(ids: Sequence[str]) -> NDArray[np.int64]:
@@ -64,7 +64,8 @@ def check_rows(
     repeated = np.flatnonzero(own != np.arange(rows))
     if len(repeated) and duplicates == "error":
         raise BadInputError(
-            f"{len(repeated)} rows have an id that stood there before: {sample_of(names(repeated[:_NAMED].tolist()))}",
+            f"an id that stood there before in {len(repeated):,} of {rows:,} rows: "
+            + sample_of(names(repeated[:_NAMED].tolist()), total=len(repeated)),
             hint="--duplicates same merges rows with equal features, --duplicates first keeps the first of each id",
         )
     used = np.ones(rows, dtype=bool)
@@ -101,22 +102,23 @@ def check_rows(
     differing = [row for row in repeated.tolist() if compared and digests[row] != digests[own[row]]]
     if differing:
         raise BadInputError(
-            f"{len(differing)} rows have the id of an earlier row and another feature: {sample_of(names(differing[:_NAMED]))}",
+            f"the id of an earlier row, and another feature, in {len(differing):,} of {rows:,} rows: "
+            + sample_of(names(differing[:_NAMED]), total=len(differing)),
             hint="give every item its own id, or keep the first row of each id with --duplicates first",
         )
     if not_finite:
         raise NonFiniteError(
-            f"{not_finite.count} rows hold NaN or infinity: {sample_of(names(not_finite.first))}",
+            f"NaN or infinity in {not_finite.among(rows, names)}",
             hint="look at these inputs; remove the rows, or repair what produced them",
         )
     if not_held:
         raise NonFiniteError(
-            f"{not_held.count} rows hold numbers that do not fit {candidates[0].name}: {sample_of(names(not_held.first))}",
+            f"numbers that do not fit {candidates[0].name} in {not_held.among(rows, names)}",
             hint="choose a wider type with --dtype" if dtype is not None else "say --dtype float64 to round them",
         )
     if zero and zero_rows == "error":
         raise BadInputError(
-            f"{zero.count} rows are all zero: {sample_of(names(zero.first))}",
+            f"nothing but zeros in {zero.among(rows, names)}",
             hint="often an item that failed, and it has no direction to compare; --zero-rows keep imports them as they are",
         )
     return candidates[0]
@@ -132,6 +134,10 @@ class _Rows:
     def add(self, rows: NDArray[np.int64]) -> None:
         self.count += len(rows)
         self.first += rows[: _NAMED - len(self.first)].tolist()
+
+    def among(self, rows: int, names: Callable[[Sequence[int]], Sequence[object]]) -> str:
+        """What to say of them."""
+        return f"{self.count:,} of {rows:,} rows: {sample_of(names(self.first), total=self.count)}"
 
     def __bool__(self) -> bool:
         return self.count > 0

@@ -35,9 +35,9 @@ class Joined:
         """
         covered = np.flatnonzero(self.source[: made.rows] >= 0)
         if len(covered):
-            ids = made.dataset.ids.take(covered[:6])
+            ids = made.dataset.ids.take(covered[:5])
             raise AlreadyExistsError(
-                f"{made.name} covers {len(covered):,} of these rows already: {sample_of(ids)}",
+                f"{made.name} covers {len(covered):,} of these rows already: {sample_of(ids, total=len(covered))}",
                 hint="import only rows that the dataset got since, or import under another name",
             )
 

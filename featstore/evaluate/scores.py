@@ -131,7 +131,7 @@ def prepare(
         found = [first_row + int(row) for row in np.flatnonzero(bad)]
         raise NonFiniteError(
             f"{what}: {len(found)} of {len(block)} rows have NaN, infinity or a norm of {_LARGEST_NORM:.0e} or more: "
-            + sample_of(names(found[:6]) if names else found),
+            + sample_of(names(found[:5]) if names else found, total=len(found)),
             hint="extract or import these again, or leave them out with --where",
         )
     if kind == "euclidean":
@@ -192,7 +192,7 @@ def normalise(
         raise NonFiniteError(
             f"{what}: {n_bad} of {len(block)} rows have no direction "
             f"({zero} of zero norm, {n_bad - zero} with NaN or infinity): "
-            + sample_of(names(rows[:6]) if names else rows),
+            + sample_of(names(rows[:5]) if names else rows, total=len(rows)),
             hint="a cosine needs non-zero finite rows; extract or import these again, or leave them out with --where",
         )
     return unit

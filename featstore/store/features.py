@@ -285,7 +285,7 @@ class FeatureSet:
         if not self._complete:
             bad = rows[~self._visible[rows]]
             if len(bad):
-                ids = sample_of(self.dataset.ids.take(bad[:6]))
+                ids = sample_of(self.dataset.ids.take(bad[:5]), total=len(bad))
                 raise IncompleteError(
                     f"{len(bad)} of these rows have no feature in {self.ref}, or were removed: {ids}",
                     hint=f"`featstore show {self.name}` lists why; use valid_rows() or common_rows() to leave them out",

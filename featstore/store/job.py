@@ -279,7 +279,7 @@ class FeatureJob:
         with np.errstate(over="ignore"):
             finite = np.isfinite(features.astype(self.dtype)).all(axis=1)
         bad = np.flatnonzero((status == RowStatus.VALID) & ~finite)
-        ids = sample_of(self._ids(first + bad[:6]))
+        ids = sample_of(self._ids(first + bad[:5]), total=len(bad))
         if np.isfinite(features[bad]).all():
             return NonFiniteError(
                 f"{len(bad)} rows of {self.name} do not fit {self.dtype.name}: {ids}",

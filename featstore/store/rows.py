@@ -61,9 +61,9 @@ def append(files: Files, name: str, rows: NewRows, *, provenance: dict[str, Any]
         # another writer may have added rows since the last try, so ids are checked against what is there now
         present = Dataset(files, existing).ids.rows_of(list(rows.ids))
         if (present >= 0).any():
-            known = [rows.ids[i] for i in np.flatnonzero(present >= 0)[:6]]
+            known = np.flatnonzero(present >= 0).tolist()
             raise AlreadyExistsError(
-                f"dataset {name} has {int((present >= 0).sum())} of these ids already: {sample_of(known)}",
+                f"dataset {name} has {len(known):,} of these ids already: {sample_of(rows.ids[row] for row in known)}",
                 hint="append rows with new ids only",
             )
         if not written:

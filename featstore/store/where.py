@@ -92,14 +92,16 @@ def _matches(column: Column, condition: Filter) -> NDArray[np.bool_]:
         numbers = [float(value) for value in condition.values]
     except ValueError:
         raise UsageError(
-            f"column '{condition.column}' holds numbers, the filter asks for {sample_of(condition.values)}"
+            f"column '{condition.column}' holds numbers, the filter asks for {sample_of(condition.values)}",
+            hint=f"write numbers: {condition.column}=3",
         ) from None
     return np.isin(column, numbers)
 
 
 def _values_hint(dataset: Dataset, where: Sequence[str]) -> str:
-    parts = []
-    for name in {parse_filter(text).column for text in where} - {"id"}:
+    columns = {parse_filter(text).column for text in where}
+    parts = [f"`featstore show {dataset.name}` shows what its ids look like"] if "id" in columns else []
+    for name in sorted(columns - {"id"}):
         column = dataset.column(name)
         values = column.names if isinstance(column, Categories) else np.unique(column).tolist()
         parts.append(f"{name} is one of {sample_of(values, 8)}")

@@ -115,7 +115,7 @@ def test_the_bytes_of_an_archive_are_never_taken_whole(store, tmp_path):
         for _ in range(64):
             out.write(bytes(1 << 22))
     assert (tmp_path / "a.npz").stat().st_size < 1 << 20
-    refused(store, tmp_path / "a.npz", "262144 rows are all zero")
+    refused(store, tmp_path / "a.npz", "nothing but zeros in 262,144 of ")
 
 
 def test_a_flipped_byte_inside_an_archive_is_found(store, tmp_path):
@@ -343,11 +343,11 @@ def test_rows_that_cannot_be(store, tmp_path):
 
     bad = VALUES.copy()
     bad[3], bad[7, 1] = np.nan, np.inf
-    refused(store, save(bad), r"2 rows hold NaN or infinity: k/3\.png, k/7\.png", NonFiniteError)
+    refused(store, save(bad), r"NaN or infinity in 2 of \d+ rows: k/3\.png, k/7\.png", NonFiniteError)
     bad = VALUES.copy()
     bad[5] = 0
     bad[6] = -0.0
-    refused(store, save(bad), r"2 rows are all zero: k/5\.png, k/6\.png")
+    refused(store, save(bad), r"nothing but zeros in 2 of \d+ rows: k/5\.png, k/6\.png")
     assert import_features(store, path, "zero/f", zero_rows="keep").rows == 12
     refused(Store.init(tmp_path / "s2"), save(VALUES * 1e6), "do not fit float16", NonFiniteError, dtype="float16")
     refused(Store.init(tmp_path / "s2"), save(VALUES * 1e-30), "all zero", dtype="float16")

@@ -37,7 +37,7 @@ def test_repeated_ids_are_refused_merged_or_dropped_as_asked(store, tmp_path, ag
     values = VALUES.copy()
     values[10] = values[11] = values[first]
     path = save(tmp_path / "a.npz", values, ids, size=np.arange(12))
-    with pytest.raises(BadInputError, match="2 rows have an id that stood there before") as caught:
+    with pytest.raises(BadInputError, match="an id that stood there before in 2 of ") as caught:
         import_features(store, path, "d/f")
     assert "--duplicates same" in caught.value.hint
     report = import_features(store, path, "d/f", duplicates="same")

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 
 from featstore.convert import export_features, import_features
 from featstore.errors import AlreadyExistsError, BadInputError, IncompleteError, NotFoundError, UsageError
-from featstore.spaces import Space
-from featstore.store import Categories, NewRows, RowStatus, Store
+from featstore.store import Categories, NewRows, Store
+from tests.store_factory import add_set
 
 SUFFIXES = [".npz", ".npy", ".h5", ".parquet", ".safetensors", ".zarr"]
 BESIDE = {".npy", ".safetensors"}
@@ -47,13 +47,9 @@ def sets(draw):
 
 
 def make(store, rows, features, valid=None):
-    dataset = store.create_dataset("d", rows)
-    job = store.plan_features(dataset, "f", Space.named("s", features.shape[1]), features.dtype, shard_rows=4)
-    status = np.full(len(features), RowStatus.VALID, dtype=np.uint8) if valid is None else np.where(valid, 1, 0)
-    for shard in job.pending():
-        start, stop = job.shard_range(shard)
-        job.publish(shard, features[start:stop], status=status[start:stop].astype(np.uint8))
-    job.commit({})
+    store.create_dataset("d", rows)
+    failed = () if valid is None else np.flatnonzero(~valid)
+    add_set(store, "d", "f", features, failed=failed, shard_rows=4)
     return store.features("d/f")
 
 

@@ -6,15 +6,13 @@ import pytest
 from featstore.evaluate import EvalRequest, evaluate, measure
 from featstore.spaces import Space
 from featstore.store import cache_files, clear_cache
-from tests.store_factory import labelled_store
+from tests.store_factory import add_set, labelled_store
 
 N = 60
 
 
 def fill(store, name, features):
-    job = store.plan_features(store.dataset("cars"), name, Space.named("old", 4), np.dtype("f4"), shard_rows=64)
-    job.publish(0, features.astype("f4"))
-    job.commit({})
+    add_set(store, "cars", name, features.astype("f4"), space=Space.named("old", 4))
 
 
 @pytest.fixture

@@ -10,21 +10,10 @@ import pytest
 from featstore.errors import AlignmentError, NonFiniteError, SpaceMismatchError, UnknownNameError, UsageError
 from featstore.evaluate import EvalRequest, EvalResult, evaluate, evaluate_arrays
 from featstore.spaces import Space
-from featstore.store import NewRows, RowStatus, Store
+from featstore.store import NewRows, Store
+from tests.store_factory import add_set
 
 N, CLASSES, WIDTH = 240, 12, 16
-
-
-def add_set(store, dataset, name, features, *, space=None, failed=()):
-    rows = store.dataset(dataset)
-    space = space or Space.named(name, features.shape[1])
-    job = store.plan_features(rows, name, space, features.dtype, shard_rows=64)
-    for shard in job.pending():
-        start, stop = job.shard_range(shard)
-        status = np.full(stop - start, RowStatus.VALID, np.uint8)
-        status[[row - start for row in failed if start <= row < stop]] = RowStatus.FAILED
-        job.publish(shard, features[start:stop], status=status)
-    return job.commit({"made by": "a test"})
 
 
 @pytest.fixture(scope="module")

@@ -12,6 +12,7 @@ from featstore.store import DigestIndex, NewRows, RowStatus, Store, verify
 from featstore_cli.main import run as featstore
 from tests.extract import factories
 from tests.extract.conftest import make_images, one_by_one
+from tests.store_factory import add_set
 
 OLD = "python:tests.extract.factories:old"
 NEW = "python:tests.extract.factories:new"
@@ -164,13 +165,8 @@ SPACE = load_encoder(OLD).space
 
 
 def hand_made(store, dataset, digests, values, status=None):
-    made = store.create_dataset(dataset, NewRows(ids=[str(n) for n in range(len(values))]))
-    job = store.plan_features(made, "f", SPACE, values.dtype, shard_rows=16)
-    status = np.full(len(values), RowStatus.VALID, np.uint8) if status is None else status
-    for shard in range(job.n_shards):
-        rows = slice(*job.shard_range(shard))
-        job.publish(shard, values[rows], status=status[rows], digests=digests[rows])
-    job.commit({})
+    store.create_dataset(dataset, NewRows(ids=[str(n) for n in range(len(values))]))
+    add_set(store, dataset, "f", values, space=SPACE, status=status, digests=digests, shard_rows=16)
 
 
 def test_the_index_finds_what_a_dict_finds(store):

@@ -9,10 +9,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from featstore.errors import BadInputError, UsageError
-from featstore.spaces import Space
 from featstore.store import Categories, NewRows, Store
 from featstore.store.names import check_name, parse_set
 from featstore.testing import strategies
+from tests.store_factory import add_set
 
 QUICK = settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 _count = itertools.count()
@@ -86,9 +86,6 @@ def test_names_that_can_be_are_taken(name):
 def test_finite_features_come_back_bit_for_bit(store, data, dtype):
     values = data.draw(strategies.features(5, 3, dtype))
     name = f"d{next(_count)}"
-    dataset = store.create_dataset(name, NewRows(ids=list("abcde")))
-    job = store.plan_features(dataset, "f", Space.named("s", 3), np.dtype(dtype), shard_rows=4)
-    for shard in job.pending():
-        job.publish(shard, values[slice(*job.shard_range(shard))])
-    job.commit({})
+    store.create_dataset(name, NewRows(ids=list("abcde")))
+    add_set(store, name, "f", values, shard_rows=4)
     assert store.features(f"{name}/f").gather(np.arange(5)).tobytes() == values.tobytes()

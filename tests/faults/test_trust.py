@@ -9,9 +9,9 @@ import pytest
 from PIL import Image
 
 from featstore.evaluate import EvalRequest, evaluate
-from featstore.spaces import Space
 from featstore.store import NewRows, Store
 from featstore_training import TrainConfig, train
+from tests.store_factory import add_set
 
 ROOT = Path(__file__).parents[2]
 SOURCES = sorted(path for part in ("featstore", "training", "cli") for path in (ROOT / part).rglob("*.py"))
@@ -64,11 +64,9 @@ def test_training_in_head_mode_and_evaluation_read_no_image(tmp_path, monkeypatc
     labels = np.arange(80) % 8
     centres = draw.normal(size=(8, 6))
     store = Store.init(tmp_path / "store")
-    dataset = store.create_dataset("d", NewRows(ids, [f"c{label}" for label in labels]), root=str(images))
+    store.create_dataset("d", NewRows(ids, [f"c{label}" for label in labels]), root=str(images))
     for name in ("old", "new"):
-        job = store.plan_features(dataset, name, Space.named(name, 6), np.dtype("f4"), shard_rows=128)
-        job.publish(0, (centres[labels] + 0.1 * draw.normal(size=(80, 6))).astype(np.float32))
-        job.commit({})
+        add_set(store, "d", name, (centres[labels] + 0.1 * draw.normal(size=(80, 6))).astype(np.float32))
 
     opened = builtins.open
 

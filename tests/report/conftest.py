@@ -7,6 +7,7 @@ from PIL import Image
 from featstore.evaluate import EvalRequest, evaluate
 from featstore.spaces import Space
 from featstore.store import NewRows, Store
+from tests.store_factory import add_set
 
 CLASSES, EACH, WIDTH = 9, 12, 12
 N = CLASSES * EACH
@@ -20,14 +21,6 @@ def id_of(row):
 
 def class_of(row):
     return f"{ATTACK}{OVERRIDE} {row // EACH}"
-
-
-def add_set(store, name, features, space, dataset="shop"):
-    job = store.plan_features(store.dataset(dataset), name, space, features.dtype, shard_rows=64)
-    for shard in job.pending():
-        start, stop = job.shard_range(shard)
-        job.publish(shard, features[start:stop])
-    return job.commit({"made by": "a test"})
 
 
 @pytest.fixture(scope="session")
@@ -62,16 +55,12 @@ def store(tmp_path_factory, features, images):
     rows = NewRows([id_of(row) for row in range(N)], [class_of(row) for row in range(N)])
     store.create_dataset("shop", rows, root=str(images))
     old = Space.named(ATTACK, WIDTH)
-    add_set(store, "old", features["old"], old)
+    add_set(store, "shop", "old", features["old"], space=old)
     for name in ("better", "twin", "best"):
         identity = {"kind": ATTACK, "map": name}
-        add_set(
-            store,
-            name,
-            features[name],
-            Space(name=name, width=WIDTH, identity=identity, compatible_with=(old.digest,)),
-        )
-    add_set(store, "other", features["other"], Space.named("other", WIDTH))
+        space = Space(name=name, width=WIDTH, identity=identity, compatible_with=(old.digest,))
+        add_set(store, "shop", name, features[name], space=space)
+    add_set(store, "shop", "other", features["other"])
     return store
 
 

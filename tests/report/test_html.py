@@ -12,8 +12,9 @@ from featstore.errors import NotFoundError, UsageError
 from featstore.evaluate import EvalRequest, EvalResult, evaluate
 from featstore.report import to_html, to_markdown, write_report
 from featstore.store import NewRows
-from tests.report.conftest import ATTACK, OVERRIDE, N, add_set, class_of
+from tests.report.conftest import ATTACK, OVERRIDE, N, class_of
 from tests.report.pages import Page
+from tests.store_factory import add_set
 
 HARMLESS = {
     "html", "head", "meta", "title", "style", "body", "header", "main", "footer", "section", "article", "div", "span", "p",
@@ -270,7 +271,7 @@ def test_pages_of_other_protocols_and_scores(store, features, request_):
     if not store.has_dataset("noise"):
         store.create_dataset("noise", NewRows([f"n{row}" for row in range(N)]))
         for name in ("old", "better"):
-            add_set(store, name, features["other"], store.features(f"shop/{name}").space, dataset="noise")
+            add_set(store, "noise", name, features["other"], space=store.features(f"shop/{name}").space)
     request = EvalRequest(old="shop/old", new="shop/better", bootstrap=50, **request_)
     result = evaluate(store, request)
     page = Page(to_html(result, store=store))

@@ -12,8 +12,7 @@ from featstore.spaces import Space
 from featstore.store import NewRows, collect_garbage, verify
 from featstore_cli.main import run
 from tests.evaluate.reference import scores as canonical_scores
-from tests.evaluate.test_evaluate import add_set
-from tests.store_factory import labelled_store
+from tests.store_factory import add_set, labelled_store
 
 N, WIDTH = 400, 16
 MUCH = 1 << 30

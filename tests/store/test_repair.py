@@ -11,6 +11,7 @@ from featstore.spaces import Space
 from featstore.store import NewRows, RowStatus, Store, repair, restore_marker, verify
 from featstore_cli.main import run as featstore
 from tests.extract.conftest import make_images
+from tests.store_factory import add_set
 
 OLD = "python:tests.extract.factories:old"
 
@@ -101,12 +102,18 @@ INPUTS = np.random.default_rng(1).integers(0, 256, (ROWS, 16), dtype=np.uint8)
 
 
 def filled(store, dataset, rows, dtype="f4"):
-    made = store.create_dataset(dataset, NewRows(ids=[f"{n}.png" for n in rows]))
-    job = store.plan_features(made, "f", SPACE, np.dtype(dtype), shard_rows=8)
-    for shard in range(job.n_shards):
-        part = np.asarray(rows)[slice(*job.shard_range(shard))]
-        job.publish(shard, VALUES[part], digests=INPUTS[part])
-    job.commit({"made by": "hand"})
+    store.create_dataset(dataset, NewRows(ids=[f"{n}.png" for n in rows]))
+    part = np.asarray(rows)
+    add_set(
+        store,
+        dataset,
+        "f",
+        VALUES[part].astype(dtype),
+        space=SPACE,
+        digests=INPUTS[part],
+        shard_rows=8,
+        provenance={"made by": "hand"},
+    )
     store.tag(f"{dataset}/f", "live")
 
 

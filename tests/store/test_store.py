@@ -23,6 +23,7 @@ from featstore.errors import (
 from featstore.spaces import Space
 from featstore.store import NewRows, RowFailure, RowStatus, Store, common_rows, plan_shard_rows
 from featstore.store.zarr_format import chunk_key, encode_shard
+from tests.store_factory import add_set
 
 SPACE = Space.named("test", 5)
 
@@ -41,13 +42,8 @@ def rows_of(count, start=0):
 
 
 def fill(store, name, values, *, dtype="float32", shard_rows=8, space=SPACE, status=None):
-    dataset = store.dataset(name.split("/")[0])
-    job = store.plan_features(dataset, name.split("/")[1], space, np.dtype(dtype), shard_rows=shard_rows)
-    for shard in job.pending():
-        start, stop = job.shard_range(shard)
-        part = None if status is None else status[start:stop]
-        job.publish(shard, values[start:stop], status=part)
-    job.commit({})
+    dataset, _, plain = name.partition("/")
+    add_set(store, dataset, plain, values.astype(dtype), space=space, status=status, shard_rows=shard_rows)
     return store.features(name)
 
 

@@ -3,8 +3,7 @@ import pytest
 
 from featstore.spaces import Space
 from featstore.store import Store
-from tests.evaluate.test_evaluate import add_set
-from tests.store_factory import labelled_store
+from tests.store_factory import add_set, labelled_store
 
 N, CLASSES, WIDTH = 200, 8, 12
 LACKING = (3, 17, 60)  # rows that the new set has no feature of

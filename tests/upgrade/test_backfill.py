@@ -23,8 +23,8 @@ from featstore.store.local_files import LocalFiles
 from featstore.store.records import FeatureSetVersion, dump, load
 from featstore.testing import Fault, FaultyFiles
 from featstore_training.upgrade import backfill_order, run_backfill
-from tests.evaluate.test_evaluate import add_set
 from tests.extract.conftest import make_images
+from tests.store_factory import add_set
 from tests.upgrade.conftest import LACKING, MAPPED, NEW, N
 
 MODELS = "python:tests.extract.factories:"

@@ -16,8 +16,7 @@ from featstore_cli.main import run
 from featstore_training import TrainConfig, train
 from featstore_training.upgrade import PlanRequest, make_plan
 from featstore_training.upgrade.recommend import recommend
-from tests.evaluate.test_evaluate import add_set
-from tests.store_factory import labelled_store
+from tests.store_factory import add_set, labelled_store
 from tests.upgrade.conftest import LACKING, N
 
 ONLY = ("procrustes", "slerp", "gallery-ridge")

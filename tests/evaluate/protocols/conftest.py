@@ -1,9 +1,9 @@
-import numpy as np
 import pytest
 
 from featstore.evaluate import EvalRequest, evaluate
 from featstore.spaces import Space
-from featstore.store import NewRows, RowStatus, Store
+from featstore.store import NewRows, Store
+from tests.store_factory import add_set
 
 
 class World:
@@ -23,15 +23,7 @@ class World:
                     columns or {},
                 ),
             )
-        job = self.store.plan_features(
-            self.store.dataset(dataset), name, Space.named(space, features.shape[1]), features.dtype, shard_rows=64
-        )
-        for shard in job.pending():
-            start, stop = job.shard_range(shard)
-            status = np.full(stop - start, RowStatus.VALID, np.uint8)
-            status[[row - start for row in failed if start <= row < stop]] = RowStatus.FAILED
-            job.publish(shard, features[start:stop], status=status)
-        job.commit({"made by": "a test"})
+        add_set(self.store, dataset, name, features, space=Space.named(space, features.shape[1]), failed=failed)
 
     def evaluate(self, query, gallery=None, **settings):
         settings = {"bootstrap": 0} | settings
