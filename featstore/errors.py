@@ -46,6 +46,9 @@ __all__ = [
 ]
 
 
+_MANY = 100
+
+
 class FeatstoreError(Exception):
     """The root. `hint` says what to do next, usually a command; empty when the message already does."""
 
@@ -71,7 +74,7 @@ class UnknownNameError(UsageError):
         parts = []
         if near:
             parts.append("did you mean " + " or ".join(near) + "?")
-        if names:
+        if names and not (near and len(names) > _MANY):  # the first of so many say nothing more
             parts.append(f"there is: {sample_of(names, 12)}")
         if hint:
             parts.append(hint)

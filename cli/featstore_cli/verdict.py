@@ -162,17 +162,19 @@ def _called(cell: Cell) -> str:
 
 def _value(cell: Cell, metric: str) -> str:
     low, high = cell.interval.get(metric, (None, None))
-    span = "" if low is None or high is None else f" [dim]{100 * low:.1f}–{100 * high:.1f}[/]"
-    return f"{100 * cell.metrics[metric]:.1f}{span}"
+    return _with_span(cell.metrics[metric], low, high)
 
 
 def _percent(found: Estimated) -> str:
-    span = "" if found.low is None or found.high is None else f" [dim]{100 * found.low:.1f}–{100 * found.high:.1f}[/]"
-    return f"{100 * found.value:.1f}{span}"
+    return _with_span(found.value, found.low, found.high)
 
 
 def _points(found: Estimated) -> str:
-    span = (
-        "" if found.low is None or found.high is None else f" [dim]{100 * found.low:+.1f} … {100 * found.high:+.1f}[/]"
-    )
-    return f"{100 * found.value:+.1f}{span}"
+    return _with_span(found.value, found.low, found.high, form="+.1f", joint=" … ")
+
+
+def _with_span(value: float, low: float | None, high: float | None, *, form: str = ".1f", joint: str = "–") -> str:
+    """A fraction in percent, and its interval where there is one."""
+    if low is None or high is None:
+        return f"{100 * value:{form}}"
+    return f"{100 * value:{form}} [dim]{100 * low:{form}}{joint}{100 * high:{form}}[/]"

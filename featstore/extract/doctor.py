@@ -58,7 +58,7 @@ def doctor(store: Store, reference: str, model: str | None = None, *, tolerance:
     Raises:
         NotFoundError: the set keeps no inputs, or does not say what made it.
         UntrustedError: the recorded model is code.
-        UsageError: the set holds a cached view.
+        UsageError: the set holds a cached view, or rows of several models.
     """
     features = store.features(reference)
     if is_view(features.record.name):
@@ -66,6 +66,11 @@ def doctor(store: Store, reference: str, model: str | None = None, *, tolerance:
         raise UsageError(
             f"{features.ref} holds augmented views and keeps no inputs",
             hint=f"`featstore doctor {clean}` has the encoder",
+        )
+    if features.record.mixture is not None:
+        raise UsageError(
+            f"{features.ref} holds rows of several models and keeps no inputs",
+            hint=f"`featstore log {features.name}` names the sets that its rows come from; `featstore doctor` looks at those",
         )
     uri = model or _recorded(features.record.provenance.get("model"), features.name)
     output = Output(load_encoder(uri), None)

@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-from blake3 import blake3
 
 from featstore.errors import UsageError
 from featstore.evaluate.scores import normalise
 from featstore.evaluate.vectors import ArrayVectors, PreparedRows, SetVectors
 from featstore.progress import SILENT, Progress
+from featstore.runs import file_digest
 from featstore.search.exact import exact_top_k
 from featstore.search.stored import IndexRecord, publish, rows_digest
 from featstore.search.tuned import TunedIndex
@@ -198,7 +198,7 @@ def _stored(
             recall=recall,
             queries=queries,
             bytes=path.stat().st_size,
-            digest=blake3().update_mmap(path).hexdigest(),
+            digest=file_digest(path),
             faiss=faiss.__version__,
         )
         publish(store, features, _pieces(path), record)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from blake3 import blake3
 
+from featstore.amounts import size
 from featstore.errors import CorruptStoreError, FeatstoreError
 from featstore.progress import SILENT, Progress
 from featstore.store.cache import CacheGroup, Group, blob_key, cache_files, fetch_blob, group_key, read_group
@@ -145,7 +146,7 @@ def _require_space(cache: LocalFiles, needed: int, what: str) -> None:
     free = shutil.disk_usage(folder).free
     if needed > free:
         raise FeatstoreError(
-            f"{what} needs {needed / 2**30:,.1f} GiB more in {cache.location}, which has {free / 2**30:,.1f} GiB free",
+            f"{what} needs {size(needed)} more in {cache.location}, which has {size(free)} free",
             hint="make room with `featstore cache clear`, or let FEATSTORE_CACHE name a folder with more",
         )
 

@@ -350,7 +350,7 @@ def test_rows_that_cannot_be(store, tmp_path):
     refused(store, save(bad), r"nothing but zeros in 2 of \d+ rows: k/5\.png, k/6\.png")
     assert import_features(store, path, "zero/f", zero_rows="keep").rows == 12
     refused(Store.init(tmp_path / "s2"), save(VALUES * 1e6), "do not fit float16", NonFiniteError, dtype="float16")
-    refused(Store.init(tmp_path / "s2"), save(VALUES * 1e-30), "all zero", dtype="float16")
+    refused(Store.init(tmp_path / "s2"), save(VALUES * 1e-30), "nothing but zeros", dtype="float16")
     refused(Store.init(tmp_path / "s2"), save(np.full((12, 2), 2**53 + 1)), "do not fit float64", NonFiniteError)
     assert import_features(store, path, "big/f", dtype="float64").dtype == "float64"
 

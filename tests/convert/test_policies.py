@@ -47,7 +47,7 @@ def test_repeated_ids_are_refused_merged_or_dropped_as_asked(store, tmp_path, ag
 
     values[11] += 1
     path = save(tmp_path / "b.npz", values, ids)
-    with pytest.raises(BadInputError, match=r"1 rows .* another feature"):
+    with pytest.raises(BadInputError, match=r"another feature, in 1 of 12 rows"):
         import_features(store, path, "e/f", duplicates="same")
     assert not store.has_dataset("e")
     assert import_features(store, path, "e/f", duplicates="first").merged == 2

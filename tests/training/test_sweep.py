@@ -7,7 +7,7 @@ import pytest
 from featstore.errors import AlreadyExistsError, CorruptStoreError, NotFoundError, UnknownNameError, UsageError
 from featstore_training import TrainConfig, train
 from featstore_training.recipes import find_recipe, merged, parse_recipe, shipped_recipes
-from featstore_training.sweep import LOCK, read_lock, sweep, trial_config
+from featstore_training.sweep import LOCK, Trial, _write_lock, read_lock, sweep, trial_config
 
 RECIPE = """
 description: a small one
@@ -155,6 +155,14 @@ def test_a_sweep_keeps_every_trial_resumes_and_locks_the_best(store, tmp_path):
         sweep(store, find_recipe("bct"), tmp_path / "t", settings=SETS, reference=against)
     with pytest.raises(UsageError, match="validation rows"):
         sweep(store, recipe, tmp_path / "u", settings={**SETS, "val_where": (), "val_fraction": 0})
+
+
+def test_a_lock_names_no_set_and_no_rows(tmp_path):
+    sets = {"old": "toy/old-{seed}", "new": "toy/new", "side": "toy/side-{seed}", "where": ["split=train"], "seed": 1}
+    values = {"self_test": 0.5, "score": 0.5}
+    trial = Trial("a", {"params.keep": 3.0}, values, {"1": values}, frontier=True)
+    _write_lock(tmp_path, {"recipe": {"seeds": [1]}}, {"loss": "bt2", "lr": 0.01, **sets}, [trial])
+    assert read_lock(tmp_path / LOCK).settings == {"loss": "bt2", "lr": 0.01, "params": {"keep": 3.0}}
 
 
 def test_names_follow_the_seed():

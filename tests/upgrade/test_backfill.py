@@ -16,7 +16,7 @@ from featstore.errors import (
     UsageError,
 )
 from featstore.evaluate import EvalRequest, evaluate
-from featstore.extract import ExtractRequest, extract
+from featstore.extract import ExtractRequest, doctor, extract
 from featstore.spaces import Space, comparable
 from featstore.store import Store, collect_garbage, compact, compare, repair, verify
 from featstore.store.local_files import LocalFiles
@@ -204,6 +204,14 @@ def test_damage_to_what_tells_rows_apart_is_found_and_mended(root, store, tmp_pa
         store.features("shop/gallery").part_of_rows()
     assert repair(store, "shop/gallery", copy=str(copy)).mended
     assert verify(store, "shop/gallery", full=True).problems == []
+
+
+def test_doctor_looks_at_the_sets_that_a_mixed_gallery_comes_from(store):
+    made = run_backfill(store, "shop/mapped", "shop/gallery", new="shop/new", budget=0.25)
+    for model in (None, f"{MODELS}old"):
+        with pytest.raises(UsageError, match="rows of several models") as caught:
+            doctor(store, made.set, model)
+        assert "featstore log shop/gallery" in caught.value.hint
 
 
 def test_only_mixed_versions_need_a_newer_featstore(store):

@@ -238,7 +238,7 @@ def _begin(out: Path, plan: dict[str, Any]) -> None:
 
 
 def _write_lock(out: Path, plan: dict[str, Any], base: dict[str, Any], trials: list[Trial]) -> None:
-    of_sets = {"new", "images", "dataset", "old", "where", "val_where", "old_run", "seed"}
+    of_sets = {"new", "images", "dataset", "old", "side", "where", "val_where", "old_run", "seed"}
     settings = {key: value for key, value in merged(base, trials[0].settings).items() if key not in of_sets}
     lock = {
         "format": FORMAT,

@@ -80,7 +80,7 @@ def order(store: Store, gallery: str, order_: str, seed: int, file: Path | None,
 @store_option
 @examples(
     "featstore backfill run cars/mapped --new cars/new --budget 20% --by uncertainty --as cars/gallery",
-    "featstore backfill run cars/mapped --images photos --model hf:NAME --budget 5% --as cars/gallery",
+    "featstore backfill run cars/mapped --images photos --model hf:OWNER/NAME --budget 5% --as cars/gallery",
 )
 def run(
     store: Store,
