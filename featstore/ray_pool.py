@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import sys
 import traceback
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
@@ -10,9 +12,11 @@ from typing import Any, Literal, TypeVar
 
 from featstore.errors import FeatstoreError, MissingExtraError, as_text, from_text
 
-__all__ = ["Engine", "ray_map"]
+__all__ = ["Engine", "Tell", "ray_map"]
 
 Engine = Literal["local", "ray"]
+Tell = Callable[[Any], None]
+"""What a task is given to say how far it is."""
 
 _POLL_SECONDS = 0.2
 _LIVES = 2  # a task may lose its worker once; the second time the cause is in the task
@@ -23,7 +27,7 @@ R = TypeVar("R")
 
 
 def ray_map(
-    prepare: Callable[[W], Callable[[T], R]],
+    prepare: Callable[[W], Callable[[T, Tell], R]],
     work: W,
     tasks: Sequence[T],
     *,
@@ -31,6 +35,7 @@ def ray_map(
     gpus: float = 0.0,
     stopped: Callable[[], bool] = lambda: False,
     waiting: Callable[[], None] = lambda: None,
+    heard: Callable[[int, Any], None] | None = None,
 ) -> Iterator[tuple[int, R]]:
     """Do tasks in actors of one CPU each, on the cluster that `RAY_ADDRESS` names, else on this machine.
 
@@ -44,6 +49,8 @@ def ray_map(
         gpus: Of each actor; a fraction lets several share one.
         stopped: Asked before a task is begun; those under way are finished.
         waiting: Called while tasks are under way.
+        heard: Called with the number of a task and each thing that it told, before its result comes; a task that is done a
+            second time tells all again. None lets nothing be told.
 
     Yields:
         (number of the task, its result), in the order in which they are finished; not all of them after a stop.
@@ -59,47 +66,80 @@ def ray_map(
     left, deaths = deque(range(len(tasks))), Counter[int]()
     under_way: dict[Any, tuple[Any, int]] = {}
     spare: list[Any] = []
-    try:
-        while under_way or (left and not stopped()):
-            while left and len(under_way) < count and not stopped():
-                actor = spare.pop() if spare else actor_class.remote(argument)
-                number = left.popleft()
-                under_way[actor.do.remote(tasks[number])] = actor, number
-            ready, _ = ray.wait(list(under_way), timeout=_POLL_SECONDS)
-            waiting()
-            for reference in ready:
-                actor, number = under_way.pop(reference)
-                try:
-                    error, result = ray.get(reference)
-                except ray.exceptions.RayError as lost:
-                    ray.kill(actor)
-                    deaths[number] += 1
-                    if deaths[number] == _LIVES:
-                        raise _died(lost) from lost
-                    left.append(number)
-                    continue
-                if error is not None:
-                    raise from_text(*error)
-                spare.append(actor)
-                yield number, result
-    finally:
-        for actor in [*spare, *(actor for actor, _ in under_way.values())]:
-            ray.kill(actor)
+    words = _Words() if heard else None
+    # Ray says on stdout that a worker died, where a command's result belongs
+    with contextlib.redirect_stdout(sys.stderr):
+        try:
+            while under_way or (left and not stopped()):
+                while left and len(under_way) < count and not stopped():
+                    actor = spare.pop() if spare else actor_class.remote(argument)
+                    number = left.popleft()
+                    under_way[actor.do.remote(number, tasks[number], words)] = actor, number
+                ready, _ = ray.wait(list(under_way), timeout=_POLL_SECONDS)
+                waiting()
+                if heard and words:
+                    for number, word in words.take():
+                        heard(number, word)
+                for reference in ready:
+                    actor, number = under_way.pop(reference)
+                    try:
+                        error, result = ray.get(reference)
+                    except ray.exceptions.RayError as lost:
+                        ray.kill(actor)
+                        deaths[number] += 1
+                        if deaths[number] == _LIVES:
+                            raise _died(lost) from lost
+                        left.append(number)
+                        continue
+                    if error is not None:
+                        raise from_text(*error)
+                    spare.append(actor)
+                    yield number, result
+        finally:
+            for actor in [*spare, *(actor for actor, _ in under_way.values())]:
+                ray.kill(actor)
+            if words:
+                words.close()
+
+
+class _Words:
+    """What tasks tell, on its way; it is not worth an error where the machine that keeps it is lost."""
+
+    def __init__(self) -> None:
+        from ray.util.queue import Queue
+
+        self._queue = Queue(actor_options={"num_cpus": 0})
+
+    def put(self, number: int, word: Any) -> None:
+        from ray.exceptions import RayError
+
+        with contextlib.suppress(RayError):
+            self._queue.put_nowait((number, word))
+
+    def take(self) -> list[tuple[int, Any]]:
+        from ray.exceptions import RayError
+
+        with contextlib.suppress(RayError):
+            return self._queue.get_nowait_batch(self._queue.size())
+        return []
+
+    def close(self) -> None:
+        self._queue.shutdown(force=True)
 
 
 class _Actor:
     """Errors come back as text: some have constructors that unpickling cannot call."""
 
-    def __init__(self, argument: tuple[Callable[[Any], Callable[[Any], Any]], Any]) -> None:
+    def __init__(self, argument: tuple[Callable[[Any], Callable[[Any, Tell], Any]], Any]) -> None:
         self._argument = argument
-        self._act: Callable[[Any], Any] | None = None
+        self._act: Callable[[Any, Tell], Any] | None = None
 
-    def do(self, task: Any) -> tuple[tuple[str, str, str] | None, Any]:
+    def do(self, number: int, task: Any, words: _Words | None) -> tuple[tuple[str, str, str] | None, Any]:
         try:
             if self._act is None:
                 prepare, work = self._argument
                 self._act = prepare(work)
-            return None, self._act(task)
+            return None, self._act(task, lambda word: words.put(number, word) if words else None)
         except FeatstoreError as error:
             return as_text(error), None
         except Exception:  # noqa: BLE001 - whatever it is, the driver must hear of it

@@ -50,17 +50,26 @@ def prepare(work):
     return {"error": _not_found, "bug": _bug, "death": _die}[work]
 
 
-def _not_found(task):
+def _not_found(task, _):
     raise NotFoundError(f"no {task}", hint="look elsewhere")
 
 
-def _bug(task):
+def _bug(task, _):
     raise ZeroDivisionError(task)
 
 
-def _die(_):
+def _die(*_):
     os.kill(os.getpid(), signal.SIGKILL)
 
 
 def touch(folder):
-    return lambda task: Path(folder, str(task)).touch()
+    return lambda task, _: Path(folder, str(task)).touch()
+
+
+def tell_thrice(_):
+    def do(task, tell):
+        for part in range(3):
+            tell((task, part))
+        return task
+
+    return do

@@ -16,7 +16,7 @@ from featstore.ray_pool import ray_map
 from featstore.store import Store
 from tests.extract.conftest import Recorder, make_images
 from tests.extract.test_ranks import assert_same
-from tests.ray_tasks import DeadlyFiles, DeadlyVectors, prepare, touch
+from tests.ray_tasks import DeadlyFiles, DeadlyVectors, prepare, tell_thrice, touch
 
 MODELS = {"old": "python:tests.extract.factories:old", "new": "python:tests.extract.factories:new"}
 
@@ -52,12 +52,26 @@ def alone(tmp_path):
     return Store.init(tmp_path / "alone")
 
 
-def test_extraction(deadly, alone, tmp_path, flag):
-    recorder = Recorder()
+class Steps(Recorder):
+    """Remembers by how much it advanced."""
+
+    def __init__(self):
+        super().__init__()
+        self.steps = []
+
+    def advance(self, n):
+        super().advance(n)
+        self.steps.append(n)
+
+
+def test_extraction(deadly, alone, tmp_path, flag, capfd):
+    recorder = Steps()
     make_images(tmp_path / "images", 60)
     request = ExtractRequest(source=str(tmp_path / "images"), dataset="d", models=MODELS, workers=2, engine="ray")
-    report = extract(deadly, request, recorder)
+    report = extract(deadly, request.model_copy(update={"batch": 4}), recorder)
     assert flag.exists()
+    assert "died" in capfd.readouterr().err  # and a command's result stands alone on stdout
+    assert len(recorder.steps) == 15  # it moves with every batch, not with every shard
     assert (report.encoded, report.left, recorder.advanced) == (60, 0, 60)
     assert len(report.stages) == 5
     extract(alone, request.model_copy(update={"engine": "local", "workers": 1}))
@@ -117,6 +131,16 @@ def test_errors_of_workers_arrive():
     with pytest.raises(FeatstoreError, match="two Ray workers died") as raised:
         list(ray_map(prepare, "death", ["thing"], workers=1))
     assert "--engine local" in raised.value.hint
+
+
+def test_what_tasks_tell_is_heard_before_their_result():
+    heard = {}
+    told = tell_thrice
+    for number, result in ray_map(
+        told, None, "ab", workers=2, heard=lambda k, word: heard.setdefault(k, []).append(word)
+    ):
+        assert heard[number] == [(result, part) for part in range(3)]
+    assert set(heard) == {0, 1}
 
 
 def test_a_stop_finishes_what_is_under_way(tmp_path):

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from featstore.evaluate.scores import ScoreKind
     from featstore.evaluate.vectors import Vectors
     from featstore.progress import Progress
+    from featstore.ray_pool import Tell
 
 __all__ = ["counted_on_ray"]
 
@@ -57,7 +58,7 @@ def counted_on_ray(
             yield left[0][0], merged.pop(left.pop(0))[1]
 
 
-def _prepare(work: _Counting) -> Callable[[tuple[tuple[int, int], tuple[int, int]]], RankCounts]:
+def _prepare(work: _Counting) -> Callable[[tuple[tuple[int, int], tuple[int, int]], Tell], RankCounts]:
     """In the actor."""
     ranker = Ranker(work.query, work.gallery, work.relevance, kind=work.kind, blocking=work.blocking)
-    return lambda task: ranker.count(*task)
+    return lambda task, _: ranker.count(*task)

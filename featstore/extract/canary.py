@@ -73,13 +73,13 @@ def keep_canary(store: Store, source: Source, reference: str, *, inputs: int = C
     if not lacking:
         return
     left = inputs - len(read_canary(store.files, features))
-    valid, digests, places = features.valid_rows(), features.input_digests(), Places(features.dataset)
+    valid, places = features.valid_rows(), Places(features.dataset)
     for part in lacking:
         rows = valid[(valid >= part.start) & (valid < part.stop)]
         spread = np.unique(np.linspace(0, len(rows) - 1, _CANDIDATES * max(left, 0)).astype(np.int64))
         rows = rows[spread] if len(rows) else rows
         read = read_inputs(source, places.take(rows))
-        same = (read.digests == digests[rows]).all(axis=1)
+        same = (read.digests == features.input_digests(rows)).all(axis=1)
         found = [
             (int(row), data) for row, data, ok in zip(rows, read.data, same, strict=True) if ok and data is not None
         ]

@@ -11,7 +11,7 @@ from featstore.extract.plan import Unit
 from featstore.extract.process import keep_memory
 from featstore.extract.workers import Work, workbench
 from featstore.progress import Progress
-from featstore.ray_pool import ray_map
+from featstore.ray_pool import Tell, ray_map
 
 __all__ = ["run_ray"]
 
@@ -40,6 +40,7 @@ def run_ray(
         gpus=gpus,
         stopped=lambda: stop.requested,
         waiting=lambda: stop.announce(progress),
+        heard=ledger.update,
     )
     for number, tally in results:
         done += 1
@@ -48,7 +49,7 @@ def run_ray(
         raise KeyboardInterrupt
 
 
-def _prepare(work: Work) -> Callable[[Unit], Tally]:
+def _prepare(work: Work) -> Callable[[Unit, Tell], Tally]:
     """In the actor: the encoders are loaded once."""
     import torch
 
@@ -56,9 +57,15 @@ def _prepare(work: Work) -> Callable[[Unit], Tally]:
     keep_memory()
     fill = workbench(work)
 
-    def do(unit: Unit) -> Tally:
-        tallies: list[Tally] = []
-        fill(unit, tallies.append)
-        return tallies[-1]
+    def do(unit: Unit, tell: Tell) -> Tally:
+        tally = Tally(0, 0)
+
+        def on_batch(now: Tally) -> None:
+            nonlocal tally
+            tally = now
+            tell(now)
+
+        fill(unit, on_batch)
+        return tally
 
     return do

@@ -19,7 +19,7 @@ from featstore.maps.modules import FeatureMap
 from featstore.maps.uncertainty import uncertainty_name, uncertainty_run
 from featstore.progress import SILENT, Progress
 from featstore.ranks import ALONE, Rank
-from featstore.ray_pool import Engine, ray_map
+from featstore.ray_pool import Engine, Tell, ray_map
 from featstore.store import (
     FeatureJob,
     FeatureSet,
@@ -232,9 +232,10 @@ class _Mapper(NamedTuple):
         return do
 
 
-def _on_ray(mapper: _Mapper) -> Callable[[int], None]:
+def _on_ray(mapper: _Mapper) -> Callable[[int, Tell], None]:
     """In a Ray actor."""
-    return mapper.publish_through(mapper.job.publish)
+    do = mapper.publish_through(mapper.job.publish)
+    return lambda shard, _: do(shard)
 
 
 def _fill(mapper: _Mapper, rank: Rank, engine: Engine, workers: int | None, progress: Progress) -> None:

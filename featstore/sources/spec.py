@@ -26,7 +26,7 @@ from featstore.sources.image_folder import ImageFolder
 from featstore.sources.object_folder import ObjectFolder
 from featstore.sources.source import Source
 from featstore.sources.tables import Table, TableOptions
-from featstore.sources.tars import TarImages, folder_of_tars
+from featstore.sources.tars import TAR_ENDINGS, TarImages, folder_of_tars
 
 __all__ = ["SOURCE_KINDS", "SourceKind", "open_source"]
 
@@ -86,7 +86,7 @@ def _seen(location: str) -> str:
     lower = location.lower().rstrip("/")
     if lower.endswith((".csv", ".tsv", ".parquet")):
         return "table"
-    if lower.endswith(".tar"):
+    if lower.endswith(TAR_ENDINGS):
         return "tar"
     if lower.endswith((".npz", ".npy", ".zarr")):
         return "array"

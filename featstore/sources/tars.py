@@ -20,7 +20,17 @@ from featstore.sources.image_folder import MAX_FILE_BYTES, is_image
 from featstore.sources.source import NO_COLUMNS, NOWHERE, ColumnValue, Item, Place, Skipped
 from featstore.sources.values import plain_value
 
-__all__ = ["TarImages", "folder_of_tars"]
+__all__ = ["TAR_ENDINGS", "TarImages", "folder_of_tars"]
+
+# the compressed ones are refused with the command that unpacks them
+_UNPACK = {
+    ".tar.gz": "gunzip",
+    ".tgz": "gunzip",
+    ".tar.zst": "zstd -d --rm",
+    ".tar.xz": "unxz",
+    ".tar.bz2": "bunzip2",
+}
+TAR_ENDINGS = (".tar", *_UNPACK)
 
 _BLOCK = 512
 _MAX_SIDECAR = 1 << 20
@@ -127,9 +137,11 @@ class TarImages:
             if begun:
                 on_skip(Skipped(file.name, f"the rest of the file cannot be read: {error}"))
                 return
+            ending = next((known for known in _UNPACK if file.name.lower().endswith(known)), ".tar.gz")
             raise BadInputError(
                 f"{file.location} is no uncompressed tar file: {error}",
-                hint="images are read at random places, which a compressed file does not allow: unpack or gunzip it",
+                hint="every image is found by its place in the file, which a compressed one does not allow, and images hardly "
+                f"shrink: `{_UNPACK[ending]} {file.name}`",
             ) from error
 
     def _sample(
@@ -218,6 +230,7 @@ def folder_of_tars(folder: str) -> str | None:
     except NotFoundError:
         return None
     names = [file.name for file in found]
-    if any(name.endswith(".tar") for name in names) and not any(is_image(name) for name in names):
-        return joined(folder, "*.tar")
-    return None
+    if any(is_image(name) for name in names):
+        return None
+    ending = next((known for known in TAR_ENDINGS if any(name.endswith(known) for name in names)), None)
+    return ending and joined(folder, f"*{ending}")

@@ -144,9 +144,15 @@ class FeatureSet:
             return np.arange(self.rows, dtype=np.int64)
         return np.flatnonzero(self._visible)
 
-    def input_digests(self) -> NDArray[np.uint8]:
-        """128-bit blake3 of every row's input, uint8 [rows, 16]; zero where unknown."""
-        return np.concatenate([np.zeros((0, 16), np.uint8), *(segment.input_digests() for segment in self._segments)])
+    def input_digests(self, rows: NDArray[np.int64] | None = None) -> NDArray[np.uint8]:
+        """128-bit blake3 of some rows' inputs, uint8 [len(rows), 16], or of every row's; zero where unknown."""
+        if rows is None:
+            return np.concatenate([np.zeros((0, 16), np.uint8), *(part.input_digests() for part in self._segments)])
+        out = np.empty((len(rows), 16), dtype=np.uint8)
+        owner = np.searchsorted(self._starts, rows, side="right") - 1
+        for number in np.unique(owner).tolist():
+            out[owner == number] = self._segments[number].input_digests(rows[owner == number] - self._starts[number])
+        return out
 
     def failures(self) -> list[RowFailure]:
         """The ledger: every failed row that was not removed, with its stage and error.

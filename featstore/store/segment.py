@@ -125,9 +125,17 @@ class SegmentReader:
         """Status of every row, checksums verified."""
         return self._unsharded("status", 1).reshape(-1)
 
-    def input_digests(self) -> NDArray[np.uint8]:
-        """Content digest of every row's input, [rows, 16]; all zero where unknown."""
-        return self._unsharded("input_digest", 16)
+    def input_digests(self, rows: NDArray[np.int64] | None = None) -> NDArray[np.uint8]:
+        """Content digests of some rows' inputs, [len(rows), 16], or of every row's; all zero where unknown."""
+        if rows is None:
+            return self._unsharded("input_digest", 16)
+        out = np.empty((len(rows), 16), dtype=np.uint8)
+        inside = rows + self._record.offset
+        for shard in np.unique(inside >> self._shard_shift).tolist():
+            into = inside >> self._shard_shift == shard
+            found = self._unsharded_part("input_digest", shard, 16)
+            out[into] = found[inside[into] - (shard << self._shard_shift)]
+        return out
 
     def _take(self, found: OpenShard | None, shard: int, local: NDArray[np.int64]) -> NDArray[Any]:
         """Rows of a shard as opaque items; of one in an object store that is not here, without the rest if that is cheaper."""
@@ -230,22 +238,22 @@ class SegmentReader:
 
     def _unsharded(self, name: str, width: int) -> NDArray[np.uint8]:
         record = self._record
-        parts = []
-        for number in record.shards:
-            key = chunk_key(f"{self._key}/{name}", number, 2 if width > 1 else 1)
-            where = self._files.where(key)
-            try:
-                data = self._files.get(key)
-            except NotFoundError:
-                raise CorruptStoreError(f"{where} is missing", hint=_REPAIR) from None
-            flat = decode_chunk(data, np.dtype("u1"), where=where)
-            if len(flat) != record.shard_rows * width:
-                raise CorruptStoreError(
-                    f"{where} holds {len(flat)} bytes instead of {record.shard_rows * width}", hint=_REPAIR
-                )
-            parts.append(flat.reshape(-1, width))
+        parts = [self._unsharded_part(name, number, width) for number in record.shards]
         skipped = record.offset - record.shards.start * record.shard_rows
         return np.concatenate(parts)[skipped : skipped + self.rows]
+
+    def _unsharded_part(self, name: str, number: int, width: int) -> NDArray[np.uint8]:
+        """What a small array has of all rows of a shard, [shard rows, width]."""
+        key = chunk_key(f"{self._key}/{name}", number, 2 if width > 1 else 1)
+        where, size = self._files.where(key), self._record.shard_rows * width
+        try:
+            data = self._files.get(key)
+        except NotFoundError:
+            raise CorruptStoreError(f"{where} is missing", hint=_REPAIR) from None
+        flat = decode_chunk(data, np.dtype("u1"), where=where)
+        if len(flat) != size:
+            raise CorruptStoreError(f"{where} holds {len(flat)} bytes instead of {size}", hint=_REPAIR)
+        return flat.reshape(-1, width)
 
 
 def _parts(shards: NDArray[np.int64]) -> list[tuple[int, Any]]:

@@ -122,7 +122,17 @@ def test_a_compressed_tar_says_why_not(tmp_path, skipped):
         add(tar, "0.png", png(0))
     with pytest.raises(BadInputError, match="no uncompressed tar") as caught:
         listed(open_source(str(tmp_path / "a.tar")), skipped)
-    assert "gunzip" in caught.value.hint
+    assert "`gunzip a.tar`" in caught.value.hint
+
+
+@pytest.mark.parametrize(("name", "command"), [("a.tgz", "gunzip"), ("a.tar.zst", "zstd -d"), ("a.tar.xz", "unxz")])
+@pytest.mark.parametrize("place", ["{}", "{}/{}"])
+def test_a_compressed_tar_is_taken_for_one_and_says_how_to_unpack_it(tmp_path, skipped, name, command, place):
+    (tmp_path / name).write_bytes(b"\x1f\x8b not a tar" * 200)
+    with pytest.raises(BadInputError, match="no uncompressed tar") as caught:
+        listed(open_source(place.format(tmp_path, name)), skipped)
+    assert f"`{command}" in caught.value.hint
+    assert f"{name}`" in caught.value.hint
 
 
 @pytest.mark.parametrize("kind", ["tar", "csv", "parquet"])
