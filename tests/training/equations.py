@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from featstore.maps import BasisConfig, build_map
 from featstore_training.heads import CosineSoftmax
-from featstore_training.objectives import Batch, ClassSide
+from featstore_training.objectives import Batch, ClassSide, find_objective, objective_params
 from featstore_training.old_rows import HeldColumn, OldRows
 
 C, D = 6, 4
@@ -56,6 +56,13 @@ def batch(case, feature, **more):
         generator=torch.Generator().manual_seed(0),
         **more,
     )
+
+
+def build(name, case, **params):
+    """The objective for a case, in float64."""
+    objective = find_objective(name)(objective_params(name, params), case.side)
+    objective.begin()
+    return objective.double()
 
 
 def cos(a, b):
