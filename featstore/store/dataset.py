@@ -108,9 +108,9 @@ class Dataset:
         rows = self.ids.rows_of(ids)
         unknown = np.flatnonzero(rows < 0)
         if len(unknown):
-            examples = sample_of((ids[n] for n in unknown[:5].tolist()), total=len(unknown))
             raise AlignmentError(
-                f"{len(unknown):,} ids{f' of {origin}' if origin else ''} are not in dataset {self.name}: {examples}",
+                f"{len(unknown):,} of {len(ids):,} ids{f' of {origin}' if origin else ''} are not in dataset {self.name}: "
+                + sample_of((ids[n] for n in unknown[:5].tolist()), total=len(unknown)),
                 hint=f"`featstore show {self.name}` shows what its ids look like{f'; {advice}' if advice else ''}",
             )
         return rows

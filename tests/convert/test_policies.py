@@ -178,7 +178,7 @@ def test_a_set_takes_the_rows_its_dataset_got_since(store, tmp_path):
     import_features(store, save(tmp_path / "a.npz", VALUES[:8], IDS[:8]), "d/f")
     with pytest.raises(AlreadyExistsError, match="something else"):
         import_features(store, save(tmp_path / "b.npz", VALUES[8:], IDS[8:]), "d/f")
-    with pytest.raises(AlignmentError, match="4 ids of the file are not in dataset d"):
+    with pytest.raises(AlignmentError, match=r"4 of \d+ ids of the file are not in dataset d"):
         import_features(store, tmp_path / "b.npz", "d/g")
     store.append_rows("d", NewRows(IDS[8:]))
     with pytest.raises(AlreadyExistsError, match=r"covers 8 of these rows already: 0\.png"):
