@@ -1,3 +1,5 @@
+import os
+
 import numpy as np
 import pytest
 
@@ -26,3 +28,9 @@ def small(tmp_path_factory):
     job.commit({})
     store.tag("d/f", "live")
     return store
+
+
+@pytest.fixture
+def without_fsync(monkeypatch):
+    """Nothing is brought to disk: for tests in which processes die, never the machine."""
+    monkeypatch.setattr(os, "fsync", lambda _: None)

@@ -16,6 +16,8 @@ from featstore.store.compaction import compact
 from featstore.store.heartbeats import beat
 from tests.store.crashes import stopped_at
 
+pytestmark = pytest.mark.usefixtures("without_fsync")
+
 SPACE = Space.named("s", 3)
 RNG = np.random.default_rng(0)
 
@@ -77,11 +79,6 @@ def check(store, ids, sets, *, failed=()):
             assert features.status()[row] == RowStatus.FAILED
             assert ledger[id_].row == row
     assert verify(store, full=True).problems == []
-
-
-@pytest.fixture(autouse=True)
-def _fast(monkeypatch):
-    monkeypatch.setattr(os, "fsync", lambda _: None)  # processes die here, never the machine
 
 
 @pytest.fixture

@@ -18,12 +18,9 @@ from featstore.store.records import dump
 from tests.store.crashes import stopped_at
 from tests.store.removal import GONE, IDS, VALUES, check, fill, leave_out, two_sets
 
+pytestmark = pytest.mark.usefixtures("without_fsync")
+
 NOW = timedelta(0)
-
-
-@pytest.fixture(autouse=True)
-def _fast(monkeypatch):
-    monkeypatch.setattr(os, "fsync", lambda _: None)  # processes die here, never the machine
 
 
 @pytest.fixture

@@ -1,7 +1,6 @@
 """Readers, collections and compactions whose files another compaction and collection without grace take away under them."""
 
 import itertools
-import os
 from datetime import timedelta
 
 import numpy as np
@@ -14,12 +13,9 @@ from featstore.store.local_files import LocalFiles
 from featstore.store.records import dump
 from tests.store.removal import GONE, IDS, check, fill, leave_out, two_sets
 
+pytestmark = pytest.mark.usefixtures("without_fsync")
+
 NOW = timedelta(0)
-
-
-@pytest.fixture(autouse=True)
-def _fast(monkeypatch):
-    monkeypatch.setattr(os, "fsync", lambda _: None)  # processes die here, never the machine
 
 
 @pytest.fixture
