@@ -159,9 +159,13 @@ def report_raw(ground: Ground, seed: int, sets: Mapping[str, str]) -> None:
 def request(ground: Ground, seed: int, **sides: Any) -> EvalRequest:
     """The evaluation of a run on the test rows."""
     where = tuple(part.format(seed=seed) for part in ground.test)
-    sets: dict[str, Any] = {
-        role: ground.tested(given) if isinstance(given, str) else given for role, given in sides.items()
-    }
+
+    def tested(given: Any) -> Any:
+        if isinstance(given, str):
+            return ground.tested(given)
+        return tuple(map(tested, given)) if isinstance(given, tuple | list) else given
+
+    sets: dict[str, Any] = {role: tested(given) for role, given in sides.items()}
     return EvalRequest(where=where, metrics=METRICS, bootstrap=0, allow_unrelated=True, **ground.asked, **sets)
 
 

@@ -15,21 +15,24 @@ from collections.abc import Callable
 from pathlib import Path
 
 from cars import MODELS, NEW, OLD, WIDTH, Cars
-from forward_study import Study, parse
-from forward_tables import UPGRADES, write_tables
+from forward_study import Study
+from forward_tables import write_tables
+from forward_trunks import SCENARIO, TrunkStudy, folders, parse
+from trunks import TESTS
 
 from featstore.convert import import_features
 from featstore.maps import apply_map
 from featstore_training import TrainConfig, train
 
 STRONGER = "v1_050_128"
+UPGRADES = {"cross-loss": "old-class-softmax", "cross-dataset": "old-grocery"}  # other old models, and their runs
 
 
 def study(test: str, arguments: argparse.Namespace) -> Study:
     """Cars, test classes seen or unseen."""
     folder = arguments.out / f"trunks-cars-{test}"
     trunks = Cars(folder, arguments.data, test, arguments.epochs, models=(OLD, *MODELS[1:-1], STRONGER, NEW))
-    made = Study(trunks, arguments.out, STRONGER, arguments.hidden, arguments.side_epochs)
+    made = TrunkStudy(arguments.hidden, arguments.side_epochs, trunks, arguments.out, STRONGER)
     if arguments.upgrade != "same":
         name = UPGRADES[arguments.upgrade]
         makers: dict[str, Callable[[int], object]] = {
@@ -60,10 +63,12 @@ def old_of_groceries(trunks: Cars, seed: int, name: str) -> Path:
     return run
 
 
+def tables(arguments: argparse.Namespace) -> None:
+    """Tables of both kinds of test, also for the other old models."""
+    theirs = {test: arguments.backward / f"{SCENARIO}-{test}" for test in TESTS} if arguments.backward else {}
+    others = {upgrade: folders(arguments.out, "cars", runs) for upgrade, runs in UPGRADES.items()}
+    write_tables(arguments.table, "cars", folders(arguments.out, "cars"), backward=theirs, others=others)
+
+
 if __name__ == "__main__":
-    parse(
-        str(__doc__).splitlines()[0],
-        study,
-        lambda arguments: write_tables("cars", arguments, upgrades=True),
-        ["same", *UPGRADES],
-    )
+    parse(str(__doc__).splitlines()[0], study, tables, list(UPGRADES))

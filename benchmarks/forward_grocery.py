@@ -12,8 +12,9 @@ from __future__ import annotations
 
 import argparse
 
-from forward_study import Study, parse
+from forward_study import Study
 from forward_tables import write_tables
+from forward_trunks import TrunkStudy, folders, parse
 from trunks import Trunks
 
 MODELS = OLD, STRONGER, NEW = ("v1_025_128", "v1_100_128", "lite1_192")
@@ -24,8 +25,12 @@ def study(test: str, arguments: argparse.Namespace) -> Study:
     """Groceries, test classes seen or unseen."""
     folder = arguments.out / f"trunks-grocery-{test}"
     trunks = Trunks(folder, arguments.data, test, arguments.epochs, "grocery", "grocery", MODELS)
-    return Study(trunks, arguments.out, STRONGER, arguments.hidden, arguments.side_epochs, ASKED)
+    return TrunkStudy(arguments.hidden, arguments.side_epochs, trunks, arguments.out, STRONGER, ASKED)
 
 
 if __name__ == "__main__":
-    parse(str(__doc__).splitlines()[0], study, lambda arguments: write_tables("grocery", arguments))
+    parse(
+        str(__doc__).splitlines()[0],
+        study,
+        lambda arguments: write_tables(arguments.table, "grocery", folders(arguments.out, "grocery")),
+    )

@@ -1,6 +1,6 @@
 """What the forward studies share: both models stay as they are, and queries or the gallery are mapped.
 
-The new model is the `independent` head of the backward study, its recipe chosen in the same way; old set, splits and
+The new model is the `independent` row of the backward study, its recipe chosen in the same way; old set, splits and
 seeds are the same too. Adapters choose what they have to choose on validation rows. Networks have the published
 schedule; their size is an option, because one processor core has to do for all runs. Every finished run leaves one file,
 so the same command goes on where it was stopped.
@@ -9,34 +9,29 @@ so the same command goes on where it was stopped.
 from __future__ import annotations
 
 import argparse
-import tarfile
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from comparison import METRICS, REFERENCE, Ground, choose, keep, report, report_raw, request, say
+from comparison import METRICS, REFERENCE, Ground, keep, report_raw, request, say
 from numpy.typing import NDArray
-from trunks import TESTS, WIDTH, Trunks
 
-from featstore.evaluate import EvalRequest, evaluate_arrays
-from featstore.extract import ExtractRequest, extract
+from featstore.evaluate import EvalRequest, EvalResult, evaluate, evaluate_arrays
 from featstore.maps import UNCERTAINTY, load_map, map_block
 from featstore.runs import read_card
 from featstore.spaces import Space
-from featstore.store import FeatureSet
-from featstore_training import AdapterConfig, TrainConfig, fit_adapter, train
-from featstore_training.recipes import find_recipe, merged
+from featstore_training import AdapterConfig, fit_adapter
 
-__all__ = ["CONTROLS", "ROWS", "SCENARIO", "Study", "parse"]
+__all__ = ["CONTROLS", "ROWS", "Study", "common_options", "run_missing"]
 
-SCENARIO = "exclass"
 STEPS = 5  # of a backfill: values at 0, 0.2, … 1
+ENDS_AGREE = 1e-4
 RANDOM_ORDERS = 3
-SMALL_IMAGES = {"size": 32, "mean": [0.5] * 3, "std": [0.25] * 3}
 
 
 @dataclass(frozen=True)
@@ -85,50 +80,48 @@ ROWS = {**ADAPTERS, **FORWARD, **CONTROLS, **PUBLISHED}
 
 
 @dataclass
-class Study:
-    """One data set and kind of test.
+class Study(ABC):
+    """One data set and kind of test; subclasses know whose images and models these are.
 
     Attributes:
-        trunks: The data.
-        out: Where everything is kept.
-        stronger: Trunk whose features are the stronger side.
         hidden: Width of the joined layers of FCT.
         side_epochs: Of SimCLR.
-        asked: Further fields of every evaluation.
-        other_old: Another old model than the study's: name of its runs and sets without `-SEED`, and what makes that of a seed.
     """
 
-    trunks: Trunks
-    out: Path
-    stronger: str
     hidden: int
     side_epochs: int
-    asked: dict[str, Any] = field(default_factory=dict)
-    other_old: tuple[str, Callable[[int], object]] | None = None
 
     @property
+    @abstractmethod
     def ground(self) -> Ground:
-        """The question, as the backward study asks it, or with another old model."""
-        name = f"{self.trunks.name}-{self.trunks.test}"
-        if self.other_old is None:
-            return self.trunks.ground(SCENARIO, self.out / name, asked=self.asked)
-        old, prepare = self.other_old
-        ground = self.trunks.ground(SCENARIO, self.out / f"{name}-{old}", asked=self.asked)
-        other = {
-            "old": self.trunks.set(f"{old}-{{seed}}"),
-            "old_run": str(self.trunks.folder / f"runs/{old}-{{seed}}"),
-        }
-        sets = self.trunks.set(f"{old}-{{method}}-{{seed}}")
-        return replace(ground, settings={**ground.settings, **other}, prepare=prepare, sets=sets)
+        """The question."""
+
+    @abstractmethod
+    def raw(self, seed: int) -> dict[str, str]:
+        """Sets that are measured as they are, by the name of their row."""
+
+    @abstractmethod
+    def set(self, name: str) -> str:
+        """Address of a feature set over the rows that maps are fitted on."""
+
+    @abstractmethod
+    def reference(self, seed: int) -> None:
+        """Have the new model trained and measured, unless that is kept already."""
+
+    @abstractmethod
+    def frozen(self, kind: str, seed: int) -> str:
+        """Address of a side that nothing is trained for here: `stronger` or `trunk`."""
+
+    @abstractmethod
+    def simclr(self, name: str, seed: int) -> None:
+        """Train the small side encoder on the images that the old model was trained on, and encode all as set `name`."""
 
     def run(self, rows: dict[str, Row], seed: int) -> None:
         """Whatever is not kept yet of a seed."""
         ground = self.ground
-        report(ground, REFERENCE, seed, choose(ground, REFERENCE))
+        self.reference(seed)
         new = ground.sets.format(method=REFERENCE, seed=seed)
-        trunks = self.trunks
-        raw = {"raw old": trunks.models[0], "raw new": trunks.models[-1], "stronger side": self.stronger}
-        report_raw(ground, seed, {label: trunks.set(model) for label, model in raw.items()})
+        report_raw(ground, seed, self.raw(seed))
         for name, row in rows.items():
             if not ground.result(name, seed).is_file():
                 began = time.monotonic()
@@ -174,24 +167,22 @@ class Study:
             "bytes_a_row": 4 * sum(ground.store.features(item).width for item in (source, *sides)),
             "train_seconds": read_card(run).training["seconds"],
         }
-        areas = self._areas(ground, asked, run, [source, *sides], new) if forward and not row.source else {}
+        areas = self._areas(ground, asked, run) if forward and not row.source else {}
         names = read_card(Path(ground.settings["old_run"].format(seed=seed))).training["head"]["class_names"]
         keep(ground, name, seed, asked, names, about, areas)
 
-    def _areas(
-        self, ground: Ground, asked: EvalRequest, run: Path, inputs: Sequence[str], new: str
-    ) -> dict[str, NDArray[np.float64]]:
+    def _areas(self, ground: Ground, asked: EvalRequest, run: Path) -> dict[str, NDArray[np.float64]]:
         """Every query's mean over the points of a backfill curve from mapped old rows to new ones, by order."""
-        dataset = ground.store.dataset(self.trunks.name)
+        inputs = [ground.store.features(str(item)) for item in (asked.old, *asked.side)]
+        target, dataset = ground.store.features(str(asked.new)), inputs[0].dataset
         queries = dataset.select((*asked.where, *asked.query_where))
         gallery = dataset.select((*asked.where, *asked.gallery_where))
         labels = dataset.labels.codes.astype(np.int64)
         place = {row: number for number, row in enumerate(gallery.tolist())}
         own = np.array([place.get(row, -1) for row in queries.tolist()])
-        target = ground.store.features(new)
         mapped = map_block(
             load_map(run).module,
-            np.concatenate([ground.store.features(item).gather(gallery) for item in inputs], axis=1, dtype=np.float32),
+            np.concatenate([item.gather(gallery) for item in inputs], axis=1, dtype=np.float32),
         )
         truth, query = target.gather(gallery), target.gather(queries)
         orders = {"random": [np.random.default_rng([0, n]).permutation(len(gallery)) for n in range(RANDOM_ORDERS)]}
@@ -214,6 +205,7 @@ class Study:
             ).values
 
         first, last = measured(0, np.arange(len(gallery))), measured(STEPS, np.arange(len(gallery)))
+        _check_ends(evaluate(ground.store, asked), {"new/mapped-old": first, "new/new": last})
         areas = {}
         for order, drawn in orders.items():
             inner = [measured(share, one) for share in range(1, STEPS) for one in drawn]
@@ -225,56 +217,40 @@ class Study:
 
     def _side(self, kind: str, seed: int) -> str:
         """Address of a set of side-information, made at its first use."""
-        trunks, store = self.trunks, self.trunks.store
         if kind in ("stronger", "trunk"):
-            return trunks.set(self.stronger if kind == "stronger" else trunks.models[0])
-        name = trunks.set(f"{kind}-{seed}")
+            return self.frozen(kind, seed)
+        name, store = self.set(f"{kind}-{seed}"), self.ground.store
         if not store.has_features(name):
             if kind == "permuted":
-                self._permute(store.features(self._side("simclr", seed)), name, seed)
+                self._permute(self._side("simclr", seed), name, seed)
             else:
-                self._simclr(name, seed)
+                began = time.monotonic()
+                self.simclr(name, seed)
+                say(f"{self.ground.folder.name} simclr seed {seed}: {time.monotonic() - began:.1f} s")
         return name
 
-    def _simclr(self, name: str, seed: int) -> None:
-        """Train the small side encoder on the images that the old model was trained on, and encode all with it."""
-        began = time.monotonic()
-        images = self.out / "images" / self.trunks.files
-        if not images.is_dir():
-            with tarfile.open(self.trunks.data / self.trunks.files / f"{self.trunks.files}.tar") as archive:
-                archive.extractall(images, filter="data")
-        small = {
-            "images": str(images),
-            "dataset": self.trunks.name,
-            "model": {
-                "name": "convnet",
-                "config": {"widths": [16, 32, 64, 128], "embedding": WIDTH},
-                "preprocess": SMALL_IMAGES,
-            },
-            "where": (f"split{seed}=train", f"class{seed}=old"),
-            "epochs": self.side_epochs,
-            "seed": seed,
-        }
-        run = self.trunks.folder / "runs" / f"simclr-{seed}"
-        train(self.trunks.store, TrainConfig(**merged(find_recipe("simclr").base, small)), run)
-        models = {name.partition("/")[2]: f"run:{run}"}
-        extract(
-            self.trunks.store, ExtractRequest(source=str(images), dataset=self.trunks.name, models=models, workers=1)
-        )
-        say(f"simclr {self.trunks.name}-{self.trunks.test} seed {seed}: {time.monotonic() - began:.1f} s")
+    def _permute(self, side: str, name: str, seed: int) -> None:
+        """The same rows dealt out anew, in every dataset that has them."""
+        store = self.ground.store
+        for given, made in {side: name, self.ground.tested(side): self.ground.tested(name)}.items():
+            features, called = store.features(given), made.partition("/")[2]
+            rows = np.random.default_rng([seed, 1]).permutation(features.valid_rows())
+            space = Space.named(called, features.width)
+            job = store.plan_features(features.dataset, called, space, np.dtype(np.float32), shard_rows=8192)
+            for shard in job.pending() if job else ():
+                start, stop = job.shard_range(shard)
+                job.publish(shard, features.gather(rows[start:stop]).astype(np.float32))
+            if job:
+                job.commit({"permuted": features.ref})
 
-    def _permute(self, features: FeatureSet, name: str, seed: int) -> None:
-        """The same rows dealt out anew."""
-        rows = np.random.default_rng([seed, 1]).permutation(features.valid_rows())
-        space = Space.named(name.partition("/")[2], features.width)
-        job = self.trunks.store.plan_features(
-            features.dataset, name.partition("/")[2], space, np.dtype(np.float32), shard_rows=8192
-        )
-        for shard in job.pending() if job else ():
-            start, stop = job.shard_range(shard)
-            job.publish(shard, features.gather(rows[start:stop]).astype(np.float32))
-        if job:
-            job.commit({"permuted": features.ref})
+
+def _check_ends(result: EvalResult, ends: Mapping[str, Mapping[str, NDArray[np.float64]]]) -> None:
+    """A curve begins and ends at cells of the matrix; rows that were normalised once more may change an order of near ties."""
+    for role, values in ends.items():
+        for metric in METRICS:
+            cell, end = result.cell(role).metrics[metric], float(np.nanmean(values[metric]))
+            if abs(cell - end) > ENDS_AGREE:
+                raise AssertionError(f"the curve has {metric} {end:.6f} where {role} has {cell:.6f}")
 
 
 def _unit(rows: NDArray[np.floating[Any]]) -> NDArray[np.float32]:
@@ -282,40 +258,29 @@ def _unit(rows: NDArray[np.floating[Any]]) -> NDArray[np.float32]:
     return found
 
 
-def parse(
-    description: str,
-    study: Callable[[str, argparse.Namespace], Study],
-    tables: Callable[..., None],
-    upgrades: Sequence[str] = ("same",),
-) -> None:
-    """The command line of a study: run what is missing, or write the tables.
+def common_options(description: str, rows: Sequence[str] = tuple(ROWS)) -> argparse.ArgumentParser:
+    """The options that every study has.
 
     Args:
         description: Of the study.
-        study: Makes it for a kind of test.
-        tables: Writes the tables of a page.
-        upgrades: Names of old models.
+        rows: What it can measure.
     """
-    every = [name for name in ROWS if name not in PUBLISHED]
+    every = [name for name in rows if name not in PUBLISHED]
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--data", type=Path, default=Path("../shared/data"), help="folder with features/ and images")
     parser.add_argument("--out", type=Path, required=True, help="where runs and results are kept")
-    parser.add_argument("--tests", nargs="*", choices=list(TESTS), default=list(TESTS))
-    parser.add_argument("--rows", nargs="*", choices=list(ROWS), default=every)
+    parser.add_argument("--rows", nargs="*", choices=rows, default=every)
     parser.add_argument("--seeds", nargs="*", type=int, default=list(range(5)))
-    parser.add_argument("--epochs", type=int, default=10, help="of heads")
     parser.add_argument("--hidden", type=int, default=512, help="width of the joined layers of FCT; published: 2048")
     parser.add_argument("--side-epochs", type=int, default=40, help="of SimCLR")
-    parser.add_argument("--upgrade", choices=upgrades, default=upgrades[0], help="from which old model")
-    parser.add_argument("--backward", type=Path, default=None, help="with --table: folder of methods_cars.py")
     parser.add_argument("--table", type=Path, default=None, metavar="PAGE", help="write the tables, run nothing")
-    arguments = parser.parse_args()
+    return parser
+
+
+def run_missing(studies: Sequence[Study], arguments: argparse.Namespace) -> None:
+    """Whatever is not kept yet, one seed after another."""
     torch.set_num_threads(1)
-    if arguments.table:
-        tables(arguments)
-        return
-    rows = {name: ROWS[name] for name in arguments.rows}
     for seed in arguments.seeds:
-        for test in arguments.tests:
-            study(test, arguments).run(rows, seed)
+        for study in studies:
+            study.run({name: ROWS[name] for name in arguments.rows}, seed)
     say("done")

@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-import argparse
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 from comparison import REFERENCE
-from forward_study import CONTROLS, ROWS, SCENARIO
+from forward_study import CONTROLS, ROWS
 from tables import METRIC, Claim, Results, claims_table, percent, rewrite, seeds_of, span, verdict
-from trunks import TESTS
 
 from featstore.evaluate import Column, Resampled
+from featstore_training.recipes import shipped_recipes
 from featstore_training.sweep import LOCK
 
-__all__ = ["UPGRADES", "write_tables"]
+__all__ = ["write_tables"]
 
-UPGRADES = {"cross-loss": "old-class-softmax", "cross-dataset": "old-grocery"}  # other old models, and their runs
 POINTS = 6  # of a backfill curve, ends included
 SELF = ("raw old", "raw new", "simclr side", "stronger side")
 ORDERINGS = (
@@ -70,30 +70,47 @@ ORDERINGS = (
 )
 
 
-def write_tables(name: str, arguments: argparse.Namespace, *, upgrades: bool = False) -> None:
-    """Put the tables of a data set into their places on a page, those of other old models too."""
-    folders = {test: arguments.out / f"{name}-{test}" for test in TESTS}
-    tables = {f"{name} {test}": _cells(folder, _backward(arguments, test)) for test, folder in folders.items()}
+def write_tables(
+    page: Path,
+    name: str,
+    folders: Mapping[str, Path],
+    *,
+    backward: Mapping[str, Path] = MappingProxyType({}),
+    others: Mapping[str, Mapping[str, Path]] = MappingProxyType({}),
+) -> None:
+    """Put the tables of a data set into their places on a page.
+
+    Args:
+        page: What is rewritten.
+        name: Of the data set.
+        folders: Its grounds, by kind of test.
+        backward: The same grounds of the backward study, whose best method gets a row.
+        others: Grounds with another old model, by what that is and kind of test.
+    """
+    tables = {f"{name} {test}": _cells(folder, backward.get(test)) for test, folder in folders.items()}
     tables |= {f"{name} {test} areas": _areas(folder) for test, folder in folders.items()}
-    tables[f"{name} orderings"] = claims_table(folders, ORDERINGS)
-    for upgrade, runs in UPGRADES.items() if upgrades else ():
-        tables |= {f"{name} {test} {upgrade}": _cells(arguments.out / f"{name}-{test}-{runs}", None) for test in TESTS}
-    rewrite(arguments.table, tables)
-
-
-def _backward(arguments: argparse.Namespace, test: str) -> Path | None:
-    """The same ground of the backward study, if its folder was given."""
-    return arguments.backward / f"{SCENARIO}-{test}" if arguments.backward else None
+    tables[f"{name} orderings"] = claims_table(dict(folders), ORDERINGS)
+    for other, grounds in others.items():
+        tables |= {f"{name} {test} {other}": _cells(folder, None) for test, folder in grounds.items()}
+    rewrite(page, tables)
 
 
 def _best_backward(folder: Path) -> str | None:
     """The method that validation rows prefer among those that were run on every seed; test rows choose nothing."""
-    scores = {}
-    for lock in folder.glob(f"sweeps/*/{LOCK}"):
-        method = lock.parent.name
-        if method != REFERENCE and seeds_of(folder, method) == seeds_of(folder, REFERENCE):
-            scores[method] = json.loads(lock.read_text(encoding="utf-8"))["trials"][0]["validation"]["score"]
+    scores = {
+        method: _validated(folder, method)
+        for method in shipped_recipes()
+        if method != REFERENCE and seeds_of(folder, method) and seeds_of(folder, method) == seeds_of(folder, REFERENCE)
+    }
     return max(scores, key=scores.__getitem__, default=None)
+
+
+def _validated(folder: Path, method: str) -> float:
+    """The validation score of a method's locked recipe; where its recipe was locked elsewhere, of the runs themselves."""
+    lock = folder / "sweeps" / method / LOCK
+    if lock.is_file():
+        return float(json.loads(lock.read_text(encoding="utf-8"))["trials"][0]["validation"]["score"])
+    return float(np.mean([_about(folder, method, seed)["validation"]["score"] for seed in seeds_of(folder, method)]))
 
 
 def _cells(folder: Path, backward: Path | None) -> str:

@@ -178,23 +178,38 @@ class Omniglot:
             self.store.add_columns(SEEN, {split: self._held_out(seed)}, provenance={"split": split, "seed": seed})
             halves = {"old": 0.5, "new": 0.5}
             split_dataset(self.store, SEEN, halves, by="class", seed=seed, column=era, where=(f"{split}=train",))
-        if self.store.has_features(f"{UNSEEN}/old-{seed}"):
+        self.small_net(f"old-{seed}", seed, f"{split}=train", f"{era}=old")
+
+    def small_net(self, name: str, division: int, *where: str, **settings: Any) -> None:
+        """Train a net of the old size on some rows, and encode the images of both splits with it, unless that is done.
+
+        Args:
+            name: Of its run and its sets.
+            division: Seed whose validation rows choose the epoch; of the run as well, unless settings say otherwise.
+            where: Rows to train on.
+            settings: What differs from the old model, as in TrainConfig.
+        """
+        if self.store.has_features(f"{UNSEEN}/{name}"):
             return
+        given: dict[str, Any] = {
+            "loss": REFERENCE,
+            "epochs": self.epochs,
+            "lr": 0.003,
+            "seed": division,
+            **FULL,
+            **settings,
+        }
         config = TrainConfig(
-            loss=REFERENCE,
             dataset=SEEN,
             images=str(self.images(SEEN)),
             model=ModelConfig(**convnet(16)),
-            where=(f"{split}=train", f"{era}=old"),
-            val_where=(f"{split}=val",),
-            epochs=self.epochs,
-            lr=0.003,
-            seed=seed,
-            **FULL,
+            where=where,
+            val_where=(f"split{division}=val",) if given["loss"] == REFERENCE else (),
+            **given,
         )
-        run = self.folder / "runs" / f"old-{seed}"
+        run = self.folder / "runs" / name
         train(self.store, config, run)
-        self.encode(run, f"{SEEN}/old-{seed}", SEEN, UNSEEN)
+        self.encode(run, f"{SEEN}/{name}", SEEN, UNSEEN)
 
     def _held_out(self, seed: int) -> list[str | None]:
         """`val` for rows of some alphabets, `train` for the drawers that are read of the others."""

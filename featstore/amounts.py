@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["duration", "size"]
+__all__ = ["brief", "duration", "size"]
 
 
 def duration(seconds: float) -> str:
@@ -13,6 +13,13 @@ def duration(seconds: float) -> str:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes} min {rest} s" if minutes < 120 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def brief(seconds: float) -> str:
+    """The same in a narrow column, `3 min`; a dash for no time at all."""
+    if seconds < 120:
+        return duration(seconds) if seconds else "–"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
 
 
 def size(count: float) -> str:

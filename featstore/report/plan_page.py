@@ -54,7 +54,7 @@ def plan_to_html(plan: Plan) -> str:
         style=_style,
         word=_word,
         size=_size,
-        seconds=_seconds,
+        seconds=amounts.brief,
         encoding=_encoding,
         numbers=numbers,
     )
@@ -124,12 +124,8 @@ def _size(count: int) -> str:
     return amounts.size(count) if count else "none"
 
 
-def _seconds(seconds: float) -> str:
-    return amounts.duration(seconds) if seconds else numbers.MISSING
-
-
 def _encoding(plan: Plan, path: PlanPath) -> str:
     """How long its images take to encode, where somebody said how fast that is."""
     if not path.images or not plan.images_per_second:
         return ""
-    return _seconds(path.images / plan.images_per_second)
+    return amounts.brief(path.images / plan.images_per_second)

@@ -38,7 +38,7 @@ def test_every_way_is_what_an_evaluation_of_it_says(store, planned):
     assert (len(of[0]), len(of[1]), of[0] & of[1]) == (4, 4, set())
     where = (f"id=@{folder / 'measured.txt'}",)
     asked = EvalRequest(
-        old="shop/old", new="shop/new", where=where, gallery_map=folder / "gallery-ridge", bootstrap=200
+        old="shop/old", new="shop/new", where=where, gallery_map=learned(folder, "gallery-ridge"), bootstrap=200
     )
     direct = evaluate(store, asked)
     ways = {path.name: path for path in plan.paths}
@@ -61,6 +61,25 @@ def test_every_way_is_what_an_evaluation_of_it_says(store, planned):
         values = [point.value for point in curve.metrics["map"]]
         assert curve.area_trapezoid["map"].value == pytest.approx(np.trapezoid(values, curve.fractions))
         assert curve.area_mean["map"].value == pytest.approx(np.mean(values))
+
+
+def learned(folder, name):
+    [run_folder] = folder.glob(f"maps-*/{name}")
+    return run_folder
+
+
+def test_a_plan_of_other_rows_in_the_same_folder_learns_its_own_maps(store, planned):
+    request, folder, _ = planned
+    fewer = request.model_copy(
+        update={"only": ("procrustes",), "where": ("popularity!=-1",), "train_where": ("popularity=-1",)}
+    )
+    with pytest.raises(UsageError):  # nothing is left to learn on
+        make_plan(store, fewer, folder)
+    half = tuple(f"id={','.join(f'{row}.jpg' for row in range(first, N, 2))}" for first in (0, 1))
+    update = {"only": ("procrustes",), "where": half[:1], "train_where": half[1:]}
+    other = make_plan(store, request.model_copy(update=update), folder)
+    assert other.left_out == {}
+    assert len(list(folder.glob("maps-*/procrustes"))) == 2
 
 
 def test_the_same_plan_again_learns_nothing_and_says_the_same(store, planned):
@@ -143,7 +162,7 @@ def test_without_labels_ways_are_compared_by_agreement_and_nothing_is_claimed(un
             old="bare/old",
             new="bare/new",
             where=where,
-            query_map=folder / "procrustes",
+            query_map=learned(folder, "procrustes"),
             protocol="agreement",
             bootstrap=200,
         ),

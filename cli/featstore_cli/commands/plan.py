@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import rich_click as click
 
-from featstore.amounts import duration, size
+from featstore.amounts import brief, size
 from featstore_cli.options import examples, json_option, share, store_option, where_option
 from featstore_cli.render import amount, out, print_json, print_table, progress
 
@@ -113,7 +113,17 @@ def plan(
 
 def _print(plan: Plan) -> None:
     rows = [_row(plan, path) for path in plan.paths]
-    header = ["", f"{plan.quality} %", "95 %", "±", "", "time", "rewritten", "images", "runs"]
+    header = [
+        "",
+        f"{plan.headline if plan.judged_by == 'labels' else 'agree'} %",
+        "95 %",
+        "±",
+        "",
+        "time",
+        "rewritten",
+        "images",
+        "runs",
+    ]
     print_table(header, rows)
     costs, marks = f"costs of all {plan.rows:,} rows", "±: points against today"
     if plan.judged_by == "labels":
@@ -150,7 +160,7 @@ def _row(plan: Plan, path: PlanPath) -> list[str]:
         f"[dim]{interval}[/]",
         "" if today else f"{100 * change.value:+.1f}",
         "" if today or plan.judged_by != "labels" else _MARK[path.compatible],
-        duration(path.seconds) if path.seconds else "–",
+        brief(path.seconds),
         size(path.gallery_bytes) if path.gallery_bytes else "–",
         f"{path.images:,}" if path.images else "–",
         "1" if path.encoders == 1 else "2",

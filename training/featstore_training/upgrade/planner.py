@@ -75,13 +75,19 @@ class Planner:
     def key(self) -> str:
         """Digest of everything that the plan depends on: the request, the sets, the rows, their labels, what is declared."""
         request, dataset = self._request, self._old.dataset
-        sets = [self._old, self._new, *self._sides]
-        digest = blake3(f"{featstore.__version__} {request.model_dump_json()}".encode())
-        digest.update(" ".join(f"{item.record.uuid} {item.space.compatible_with}" for item in sets).encode())
+        digest = blake3(f"{request.model_dump_json()} {self._taught_by()}".encode())
         for where in (self._rows.query_where, request.gallery_where):
             digest.update(dataset.select((*self._rows.where, *where)).tobytes())
-        digest.update(self._rows.fitted.tobytes() + dataset.labels.codes.tobytes())
+        digest.update(dataset.labels.codes.tobytes())
         return digest.hexdigest()
+
+    def _taught_by(self) -> str:
+        """What stands for all that maps are learned from, so that a plan of other rows learns its own."""
+        sets = [self._old, self._new, *self._sides]
+        digest = blake3(f"{featstore.__version__} {self._request.new_run}".encode())
+        digest.update(" ".join(f"{item.record.uuid} {item.space.compatible_with}" for item in sets).encode())
+        digest.update(self._rows.fitted.tobytes())
+        return digest.hexdigest(length=5)
 
     def plan(self) -> Plan:
         """Everything, in the order that a reader wants it."""
@@ -93,7 +99,7 @@ class Planner:
                 runs[candidate.name] = learn(
                     self._store,
                     candidate,
-                    self._folder,
+                    self._folder / f"maps-{self._taught_by()}",
                     old=self._old.ref,
                     new=self._new.ref,
                     where=self._rows.fit_where,
