@@ -6,6 +6,7 @@ import time
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -28,17 +29,18 @@ from featstore.store import (
     SetRef,
     Store,
     common_rows,
+    in_background,
     parse_set,
     plan_shard_rows,
-    publisher,
 )
-from featstore.store.publisher import Publish
 
 __all__ = ["ApplyReport", "apply_map", "map_block", "map_rows", "outcomes"]
 
 # a batch's widest activation stays in cache between the layers; so many rows are enough for a full-speed GEMM
 _BATCH_BYTES = 4 << 20
 _BATCH_ROWS = 1024
+# threads that map and publish a shard each: a square map costs as much as publishing, and a third waits for the disk
+_AT_ONCE = 3
 
 
 @dataclass(frozen=True)
@@ -215,7 +217,7 @@ class _Mapper(NamedTuple):
     source: FeatureSet
     sides: Sequence[FeatureSet]
 
-    def publish_through(self, publish: Publish) -> Callable[[int], None]:
+    def mapping(self) -> Callable[[int], None]:
         """A function that maps a shard and publishes it."""
         digests = self.source.input_digests()
         status, failures = outcomes([self.source, *self.sides], self.job.stop)
@@ -225,7 +227,7 @@ class _Mapper(NamedTuple):
             mapped = np.empty((stop - start, self.job.width), dtype=np.float32)
             map_rows(self.module, self.source, self.sides, start, stop, mapped)
             first, last = (bisect_left(failures, row, key=lambda failure: failure.row) for row in (start, stop))
-            publish(
+            self.job.publish(
                 shard, mapped, status=status[start:stop], digests=digests[start:stop], failures=failures[first:last]
             )
 
@@ -234,7 +236,7 @@ class _Mapper(NamedTuple):
 
 def _on_ray(mapper: _Mapper) -> Callable[[int, Tell], None]:
     """In a Ray actor."""
-    do = mapper.publish_through(mapper.job.publish)
+    do = mapper.mapping()
     return lambda shard, _: do(shard)
 
 
@@ -251,10 +253,18 @@ def _fill(mapper: _Mapper, rank: Rank, engine: Engine, workers: int | None, prog
         for number, _ in ray_map(_on_ray, mapper, pending, workers=workers):
             progress.advance(sizes[pending[number]])
         return
-    with publisher(job, progress) as publish:
-        do = mapper.publish_through(publish)
-        for shard in pending:
-            do(shard)
+    do, threads = mapper.mapping(), torch.get_num_threads()
+
+    def alone(shard: int) -> None:
+        torch.set_num_threads(max(1, threads // _AT_ONCE))  # of this thread
+        do(shard)
+
+    try:
+        with in_background(job, progress, at_once=_AT_ONCE) as begin:
+            for shard in pending:
+                begin(shard, partial(alone, shard))
+    finally:
+        torch.set_num_threads(threads)  # of threads that come later
 
 
 @torch.inference_mode()

@@ -16,7 +16,7 @@ from featstore.store.mending import Replaced
 from featstore.store.names import SetRef, column_name, parse_set, view_name
 from featstore.store.plans import plan_shard_rows
 from featstore.store.policies import ZeroRows
-from featstore.store.publisher import publisher
+from featstore.store.publisher import in_background, publisher
 from featstore.store.records import RowFailure, TagEntry, Version
 from featstore.store.repair import RepairReport, repair
 from featstore.store.replacement import commit_replacement, plan_replacement
@@ -70,6 +70,7 @@ __all__ = [
     "compact",
     "compare",
     "describe",
+    "in_background",
     "list_cache",
     "live_plans",
     "parse_fractions",

@@ -1,11 +1,12 @@
-"""Publishing several shards at once: while one waits for the disk, the next is made and summed."""
+"""Several shards at once: while one waits for the disk, the next is made and summed."""
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, Protocol
 
 import numpy as np
@@ -15,7 +16,7 @@ from featstore.progress import SILENT, Progress
 from featstore.store.job import FeatureJob
 from featstore.store.records import RowFailure
 
-__all__ = ["Publish", "publisher"]
+__all__ = ["in_background", "publisher"]
 
 _AT_ONCE = 2
 
@@ -36,11 +37,41 @@ class Publish(Protocol):
 
 
 @contextmanager
-def publisher(job: FeatureJob, progress: Progress = SILENT) -> Iterator[Publish]:
-    """Publish the shards of a job in the background, at most two at once.
+def in_background(
+    job: FeatureJob, progress: Progress = SILENT, *, at_once: int = _AT_ONCE
+) -> Iterator[Callable[[int, Callable[[], object]], None]]:
+    """Work on the shards of a job in threads: the block gets a function that takes a shard and what publishes it.
 
     Leaving the block waits for all of them. An error of one is raised at the next call or at the end; shards that were
     taken before are finished first, so an interrupt loses none of them.
+
+    Args:
+        job: The job.
+        progress: Advanced by the rows of each shard once it is published.
+        at_once: How many threads; a call with more shards under way waits for the first of them.
+    """
+    under_way: deque[tuple[int, Future[object]]] = deque()
+
+    def finish() -> None:
+        shard, future = under_way.popleft()
+        future.result()
+        start, stop = job.shard_range(shard)
+        progress.advance(stop - start)
+
+    def begin(shard: int, work: Callable[[], object]) -> None:
+        while len(under_way) >= at_once:
+            finish()
+        under_way.append((shard, pool.submit(work)))
+
+    with ThreadPoolExecutor(at_once, thread_name_prefix="featstore-publish") as pool:
+        yield begin
+        while under_way:
+            finish()
+
+
+@contextmanager
+def publisher(job: FeatureJob, progress: Progress = SILENT) -> Iterator[Publish]:
+    """Publish the shards of a job in the background, at most two at once; see `in_background`.
 
     Args:
         job: The job.
@@ -51,20 +82,9 @@ def publisher(job: FeatureJob, progress: Progress = SILENT) -> Iterator[Publish]
         ...     for shard in job.pending():
         ...         publish(shard, features_of(shard))
     """
-    under_way: deque[tuple[int, Future[bool]]] = deque()
+    with in_background(job, progress) as begin:
 
-    def finish() -> None:
-        shard, future = under_way.popleft()
-        future.result()
-        start, stop = job.shard_range(shard)
-        progress.advance(stop - start)
+        def publish(shard: int, features: NDArray[Any], **rest: Any) -> None:
+            begin(shard, partial(job.publish, shard, features, **rest))
 
-    def publish(shard: int, features: NDArray[Any], **rest: Any) -> None:
-        while len(under_way) >= _AT_ONCE:
-            finish()
-        under_way.append((shard, pool.submit(job.publish, shard, features, **rest)))
-
-    with ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="featstore-publish") as pool:
         yield publish
-        while under_way:
-            finish()
