@@ -207,9 +207,11 @@ def main() -> None:
             if (arguments.folder / name / "features").is_dir() and name != "undisturbed":
                 other = Store.open(arguments.folder / name)
                 assert not verify(other, full=True).problems
-                for model in MODELS:
-                    key = f"{dataset}/{model}"
-                    compare(f"{name}, {key}", first.features(key), other.features(key))
+                for key in (f"{dataset}/{model}" for model in MODELS):
+                    if other.has_features(key):
+                        compare(f"{name}, {key}", first.features(key), other.features(key))
+                    else:
+                        print(f"{name}, {key}: not finished")
         if first.has_features(f"{dataset}/onnx"):
             compare(f"onnx, {dataset}/lite0", first.features(f"{dataset}/lite0"), first.features(f"{dataset}/onnx"))
 
