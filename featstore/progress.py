@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
-__all__ = ["SILENT", "Progress"]
+__all__ = ["SILENT", "Named", "Progress"]
 
 
 class Progress(Protocol):
@@ -29,3 +29,27 @@ class _Silent:
 
 
 SILENT: Progress = _Silent()
+
+
+class Named:
+    """Passes on the tasks of a step under the name of the step, and keeps its notes to itself.
+
+    Args:
+        progress: Who listens.
+        name: Of the step.
+    """
+
+    def __init__(self, progress: Progress, name: str) -> None:
+        self._progress = progress
+        self._name = name
+
+    def start(self, task: str, total: int, unit: str, *, done: int = 0) -> None:
+        """A task of the step."""
+        self._progress.start(f"{self._name}: {task}", total, unit, done=done)
+
+    def advance(self, n: int) -> None:
+        """Work done."""
+        self._progress.advance(n)
+
+    def note(self, message: str) -> None:
+        """Notes of a step stand in what it leaves behind."""

@@ -16,11 +16,12 @@ from featstore.evaluate import Backfill, EvalRequest, EvalResult, evaluate
 from featstore.evaluate.columns import curve_point
 from featstore.evaluate.orders import K_CENTER, PROTOTYPE_DISTANCE, RANDOM, UNCERTAINTY
 from featstore.maps import load_map, map_block, uncertainty_run
-from featstore.progress import Progress
+from featstore.progress import Named, Progress
 from featstore.report import Plan, PlanPath
 from featstore.runs import read_card
 from featstore.store import FeatureSet, Store, common_rows
 from featstore_training.upgrade.candidates import Candidate, candidates, learn
+from featstore_training.upgrade.plan_commands import commands_of
 from featstore_training.upgrade.plan_request import PlanRequest
 from featstore_training.upgrade.plan_rows import PlanRows, choose_plan_rows
 from featstore_training.upgrade.recommend import recommend
@@ -86,8 +87,8 @@ class Planner:
         sets = [self._old, self._new, *self._sides]
         digest = blake3(f"{featstore.__version__} {self._request.new_run}".encode())
         digest.update(" ".join(f"{item.record.uuid} {item.space.compatible_with}" for item in sets).encode())
-        digest.update(self._rows.fitted.tobytes())
-        return digest.hexdigest(length=5)
+        digest.update(self._rows.fitted.tobytes() + self._old.dataset.labels.codes[self._rows.fitted].tobytes())
+        return digest.hexdigest(length=8)
 
     def plan(self) -> Plan:
         """Everything, in the order that a reader wants it."""
@@ -103,7 +104,7 @@ class Planner:
                     old=self._old.ref,
                     new=self._new.ref,
                     where=self._rows.fit_where,
-                    progress=_Quiet(self._progress, candidate.name),
+                    progress=Named(self._progress, candidate.name),
                 )
                 ways.append(self._mapped(candidate, runs[candidate.name]))
         curves, start = self._curves(ways, runs)
@@ -171,7 +172,7 @@ class Planner:
             bootstrap=request.bootstrap,
             two_index=True,
         )
-        return evaluate(self._store, asked.model_copy(update=changes), progress=_Quiet(self._progress, "measure"))
+        return evaluate(self._store, asked.model_copy(update=changes), progress=Named(self._progress, "measure"))
 
     @contextmanager
     def _or_left_out(self, name: str) -> Iterator[None]:
@@ -221,7 +222,7 @@ class Planner:
             encoders=candidate.encoders,
             seconds=learned + (self._seconds_to_map(run, candidate) if candidate.of_gallery else 0.0),
             gallery_bytes=self._bytes(rewritten, self._new.width, None),
-            commands=self._commands(candidate),
+            commands=commands_of(candidate, self._old, self._new),
         )
         return _of_cell(path, result, role)
 
@@ -234,19 +235,6 @@ class Planner:
         began = time.perf_counter()
         map_block(module, block)
         return (time.perf_counter() - began) * self._gallery / len(rows)
-
-    def _commands(self, candidate: Candidate, *partly: str) -> tuple[str, ...]:
-        """Learning a map with the published settings, and bringing it to the gallery, or to a part of it."""
-        beside = [word for name in candidate.side for word in ("--side", _plain(name))]
-        sets = ["--old", self._old.name, "--new", self._new.name]
-        out = f"runs/{candidate.name}"
-        train = ["featstore train --loss", candidate.loss, *sets]
-        train += beside if candidate.reads else []
-        train += ["--new-run", str(candidate.new_run)] if candidate.new_run else []
-        train += ["--direction", candidate.direction] if candidate.direction else []
-        option = "--map" if candidate.of_gallery else "--query-map"
-        served = ["featstore upgrade run", f"{self._old.dataset.name}/gallery", *sets, option, out, *beside, *partly]
-        return (" ".join([*train, "--out", out]), " ".join(served))
 
     # --- partial backfill ------------------------------------------------------------------------------------------
 
@@ -306,7 +294,7 @@ class Planner:
                     seconds=mapped.seconds,
                     gallery_bytes=mapped.gallery_bytes,
                     images=images,
-                    commands=self._commands(start, f"--backfill {percent}% --by {curve.order}"),
+                    commands=commands_of(start, self._old, self._new, f"--backfill {percent}%", f"--by {curve.order}"),
                 )
             metrics = {metric: points[place].value for metric, points in curve.metrics.items()}
             found.append(measured(path, result, curve_point(curve.label, place), metrics))
@@ -315,25 +303,6 @@ class Planner:
     def _bytes(self, rows: int, width: int, stored: FeatureSet | None) -> int:
         """Bytes of features; maps put out float32."""
         return rows * width * (stored.dtype.itemsize if stored else 4)
-
-
-class _Quiet:
-    """Passes on what a step is doing, under the name of the step."""
-
-    def __init__(self, progress: Progress, name: str) -> None:
-        self._progress = progress
-        self._name = name
-
-    def start(self, task: str, total: int, unit: str, *, done: int = 0) -> None:
-        """A task of the step."""
-        self._progress.start(f"{self._name}: {task}", total, unit, done=done)
-
-    def advance(self, n: int) -> None:
-        """Work done."""
-        self._progress.advance(n)
-
-    def note(self, message: str) -> None:
-        """Notes of single steps stand in their cards."""
 
 
 def _of_cell(path: PlanPath, result: EvalResult, role: str) -> Measured:
@@ -345,7 +314,3 @@ def _worth_a_row(curves: list[tuple[Backfill, EvalResult]]) -> list[tuple[Backfi
     one = [found for found in curves if found[0].serving == "one index"]
     best = max(one, key=lambda found: found[0].area_trapezoid[found[1].headline].value, default=None)
     return [found for found in curves if found is best or found[0].serving == "two indexes"]
-
-
-def _plain(reference: str) -> str:
-    return reference.partition("@")[0]
