@@ -3,7 +3,7 @@
 from featstore.store.alignment import align, common_rows
 from featstore.store.cache import CacheEntry, cache_files, clear_cache, list_cache
 from featstore.store.columns import Categories, Column
-from featstore.store.compaction import CompactReport, LivePlan, compact, live_plans
+from featstore.store.compaction import CompactReport, compact
 from featstore.store.dataset import Dataset, NewRows
 from featstore.store.declarations import Declaration
 from featstore.store.description import SetDescription, describe
@@ -11,6 +11,7 @@ from featstore.store.difference import Difference, compare
 from featstore.store.features import FeatureSet, RowStatus
 from featstore.store.garbage import DEFAULT_GRACE, Garbage, GarbageReport, collect_garbage
 from featstore.store.job import FeatureJob
+from featstore.store.live_plans import LivePlan, live_plans
 from featstore.store.materialise import Fetched
 from featstore.store.mending import Replaced
 from featstore.store.names import SetRef, column_name, parse_set, view_name

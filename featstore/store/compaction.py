@@ -25,25 +25,25 @@ from featstore.progress import SILENT, Progress
 from featstore.spaces import Space
 from featstore.store.canary import take_over_canary
 from featstore.store.dataset import Dataset
-from featstore.store.features import FeatureSet, RowStatus, features_log, plan_key, set_key
-from featstore.store.heartbeats import Writer, place_time, writers
+from featstore.store.features import FeatureSet, RowStatus, features_log
+from featstore.store.heartbeats import place_time
 from featstore.store.job import FeatureJob
+from featstore.store.live_plans import COMPACTS, live_plans
 from featstore.store.names import parse_dataset
 from featstore.store.plans import plan_segment, plan_shard_rows
-from featstore.store.records import FeatureSetVersion, Mixture, Plan, VectorSegment, fetch_if_there
-from featstore.store.replacement import REPLACES, write_mixture
+from featstore.store.records import FeatureSetVersion, Mixture, VectorSegment
+from featstore.store.replacement import write_mixture
 from featstore.store.rows import rewrite
 from featstore.store.store import Store
 from featstore.store.verify import verify
 
-__all__ = ["CompactReport", "LivePlan", "SetCompaction", "compact", "live_plans"]
+__all__ = ["CompactReport", "SetCompaction", "compact"]
 
 _TRIES = 20
 # so many times the shards that a set could do with are worth a rewrite
 _WORTH_SHARDS = 2
 _MANY_PARTS = 8
 _SMALL_PART_ROWS = 1 << 16
-_SOURCE = "compact"
 _CHANGED = "{} changed meanwhile; what is written stays, and the rest is looked at again"
 
 
@@ -81,21 +81,6 @@ class CompactReport:
     dataset: str
     removed: int
     sets: tuple[SetCompaction, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class LivePlan:
-    """Unfinished work on a feature set, and who is at it.
-
-    Attributes:
-        set: `DATASET/NAME`.
-        plan: What is being filled.
-        writers: Processes whose heartbeat is fresh.
-    """
-
-    set: str
-    plan: Plan
-    writers: tuple[Writer, ...]
 
 
 @dataclass(frozen=True)
@@ -159,38 +144,10 @@ def compact(store: Store, name: str, progress: Progress = SILENT) -> CompactRepo
     )
 
 
-def live_plans(store: Store, dataset: str, *, now: float | None = None) -> list[LivePlan]:
-    """Work under way on the feature sets of a dataset: uncommitted plans with a fresh heartbeat.
-
-    Args:
-        store: The store.
-        dataset: Its name.
-        now: The time by the clock of the place; None takes this machine's.
-    """
-    found = []
-    for name in store.files.names(f"features/{dataset}"):
-        newest = features_log(store.files, dataset, name).latest()
-        committed = {part.name for part in newest.segments} if newest else set()
-        for segment in store.files.names(f"{set_key(dataset, name)}/plans"):
-            key = plan_key(dataset, name, segment)
-            present = [] if segment in committed else writers(store.files, key, now=now)
-            plan = fetch_if_there(store.files, Plan, f"{key}/plan.json") if present else None
-            if plan is not None and (
-                newest is None or plan.source.startswith((_SOURCE, REPLACES)) or _fits(plan, newest)
-            ):
-                found.append(LivePlan(f"{dataset}/{name}", plan, tuple(present)))
-    return found
-
-
-def _fits(plan: Plan, newest: FeatureSetVersion) -> bool:
-    """Whether a plan can still be committed after a version: its rows follow, numbered alike."""
-    return plan.layout == newest.layout and plan.start >= newest.rows
-
-
 def _refuse_live(store: Store, dataset: str) -> None:
     for live in live_plans(store, dataset, now=place_time(store.files)):
         others = [writer for writer in live.writers if not writer.here]
-        if others and not live.plan.source.startswith(_SOURCE):
+        if others and not live.plan.source.startswith(COMPACTS):
             raise ConflictError(
                 f"{live.set} is being filled by {others[0]}, since {others[0].started or 'some time'}",
                 hint="let it finish, or wait ten minutes after it stopped; then run the same command again",
@@ -215,7 +172,7 @@ def _survey(store: Store, dataset: Dataset, sets: Sequence[FeatureSetVersion], l
             ended.append(dataset)
         source = FeatureSet(store.files, base, ended[0] if ended else dataset)
         rows = _kept(base.rows, ended)
-        origin = " ".join([_SOURCE, base.uuid, *(part.name for old in ended for part in old.record.removed)])
+        origin = " ".join([COMPACTS, base.uuid, *(part.name for old in ended for part in old.record.removed)])
         found.append(_Rewriting(base, source, rows, layout, _planned(store, source, len(rows), layout, origin)))
     return found
 
