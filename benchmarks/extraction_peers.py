@@ -116,5 +116,5 @@ def _without_the_rest() -> None:
             spec = importlib.util.find_spec(name)
             assert spec is not None
             package = ModuleType(name)
-            package.__path__ = list(spec.submodule_search_locations or [])
+            package.__path__, package.__spec__ = list(spec.submodule_search_locations or []), spec
             sys.modules[name] = package
