@@ -17,7 +17,7 @@ from featstore.errors import (
     UnknownNameError,
     UsageError,
 )
-from featstore.maps import BasisConfig, LinearConfig, MapConfig, MlpConfig, build_map, load_map, save_map
+from featstore.maps import AffineConfig, BasisConfig, LinearConfig, MapConfig, MlpConfig, build_map, load_map, save_map
 from featstore.runs import write_card
 from featstore.spaces import Space
 
@@ -275,3 +275,17 @@ def test_what_cannot_be_saved_leaves_no_card(tmp_path):
     saved(tmp_path)
     with pytest.raises(AlreadyExistsError, match="finished run"):
         saved(tmp_path)
+
+
+@pytest.mark.parametrize("offset", [0.0, 0.3])
+def test_an_affine_map_writes_what_it_computes_with_or_without_an_offset(offset):
+    torch.manual_seed(0)
+    module = build_map(AffineConfig(), 16, 12).eval()
+    torch.nn.init.constant_(module.body[1].bias, offset)
+    x = 7 * torch.randn(50, 16)
+    x[3] = 0
+    out = torch.empty(50, 12)
+    with torch.inference_mode():
+        module.write(x, out)
+        torch.testing.assert_close(out, module(x), rtol=0, atol=1e-6)
+    assert bool(out[3].any()) == bool(offset)
