@@ -22,6 +22,7 @@ from featstore.encoders import build_architecture
 from featstore.extract import ExtractRequest, extract
 from featstore.store import Store
 from featstore_training import TrainConfig, train
+from featstore_training.backbone import Backbone
 from featstore_training.column_cache import ColumnCache
 from featstore_training.job import prepare
 from featstore_training.loop import train_epoch
@@ -83,7 +84,7 @@ def epoch_of(store: Store, config: TrainConfig, *, run_old: bool = False) -> Cal
     rows = _load_rows(job, cache, old)
     state = _build(job, rows, old, Processes())
     if run_old:
-        network = build_architecture("convnet", MODEL["config"]).eval()  # type: ignore[arg-type]
+        network = Backbone(build_architecture("convnet", MODEL["config"]), normalise=False).eval()  # type: ignore[arg-type]
         state.module.register_forward_pre_hook(lambda _, given: torch.no_grad()(network)(given[0]) is None or None)
     return lambda: train_epoch(state, rows, job.config)
 
