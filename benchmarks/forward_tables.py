@@ -13,7 +13,7 @@ from comparison import REFERENCE
 from forward_study import CONTROLS, ROWS
 from tables import METRIC, Claim, Results, claims_table, percent, rewrite, seeds_of, span, verdict
 
-from featstore.evaluate import Column, Resampled
+from featstore.evaluate import Column
 from featstore_training.recipes import shipped_recipes
 from featstore_training.sweep import LOCK
 
@@ -116,15 +116,17 @@ def _validated(folder: Path, method: str) -> float:
 def _cells(folder: Path, backward: Path | None) -> str:
     """One line a row: what it finds, and what it costs."""
     results = Results(folder, [REFERENCE, *SELF, *ROWS])
-    reference = results.of(REFERENCE)
-    if reference is None:
+    if REFERENCE not in results.seeds:
         return "Not run yet."
     lines = [
         "| | mAP | − old/old | verdict | R@1 | what runs for a query | gallery rows rewritten | bytes read a row | seeds |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
 
-    def line(label: str, found: Resampled, method: str, role: str, costs: str) -> str:
+    def line(label: str, method: str, role: str, costs: str, source: Results = results) -> None:
+        found = source.of(method)
+        if found is None:
+            return
         value = found.estimate({Column(method, f"{role} {METRIC}"): 1})
         recall = found.estimate({Column(method, f"{role} recall@1"): 1})
         difference, said = "", ""
@@ -132,27 +134,24 @@ def _cells(folder: Path, backward: Path | None) -> str:
         if role == "cross" and found.has(Column(method, f"old {METRIC}")) and "alone" not in method:
             change = found.estimate({Column(method, f"cross {METRIC}"): 1, Column(method, f"old {METRIC}"): -1})
             difference, said = span(change, "+"), verdict(change)
-        seeds = len(results.seeds[method])
-        return f"| {label} | {span(value)} | {difference} | {said} | {percent(recall.value)} | {costs} | {seeds} |"
+        seeds = len(source.seeds[method])
+        lines.append(
+            f"| {label} | {span(value)} | {difference} | {said} | {percent(recall.value)} | {costs} | {seeds} |"
+        )
 
-    lines.append(line("old/old", reference, REFERENCE, "old", "old encoder | none | "))
-    lines.append(line("new/new", reference, REFERENCE, "self", "new encoder | all, images read | "))
-    lines.append(line("new/old, nothing done", reference, REFERENCE, "cross", "new encoder | none | "))
+    line("old/old", REFERENCE, "old", "old encoder | none | ")
+    line("new/new", REFERENCE, "self", "new encoder | all, images read | ")
+    line("new/old, nothing done", REFERENCE, "cross", "new encoder | none | ")
     if backward and (best := _best_backward(backward)):
-        theirs = Results(backward, [best])
-        if found := theirs.of(best):
-            results.seeds[best] = theirs.seeds[best]
-            label = f"best backward method by validation: {best}"
-            lines.append(line(label, found, best, "cross", "new encoder, trained for it | none | "))
-    lines += [
-        line(f"{method} on itself", found, method, "self", " | | ") for method in SELF if (found := results.of(method))
-    ]
+        label = f"best backward method by validation: {best}"
+        line(label, best, "cross", "new encoder, trained for it | none | ", Results(backward, [best]))
+    for method in SELF:
+        line(f"{method} on itself", method, "self", " | | ")
     for method in ROWS:
-        if found := results.of(method):
+        if method in results.seeds:
             about = _about(folder, method)
             rewritten, read = ("all", str(about["bytes_a_row"])) if about["mapped"] == "gallery" else ("none", "")
-            costs = f"{' + '.join(about['query_time'])} | {rewritten} | {read}"
-            lines.append(line(_label(method), found, method, "cross", costs))
+            line(_label(method), method, "cross", f"{' + '.join(about['query_time'])} | {rewritten} | {read}")
     return "\n".join(lines)
 
 
