@@ -120,7 +120,8 @@ class _Words:
         from ray.exceptions import RayError
 
         with contextlib.suppress(RayError):
-            return self._queue.get_nowait_batch(self._queue.size())
+            found: list[tuple[int, Any]] = self._queue.get_nowait_batch(self._queue.size())
+            return found
         return []
 
     def close(self) -> None:
