@@ -7,7 +7,7 @@ import os
 import sys
 import traceback
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from typing import Any, Literal, TypeVar
 
 from featstore.errors import FeatstoreError, MissingExtraError, as_text, from_text
@@ -36,7 +36,7 @@ def ray_map(
     stopped: Callable[[], bool] = lambda: False,
     waiting: Callable[[], None] = lambda: None,
     heard: Callable[[int, Any], None] | None = None,
-) -> Iterator[tuple[int, R]]:
+) -> Generator[tuple[int, R], None, None]:
     """Do tasks in actors of one CPU each, on the cluster that `RAY_ADDRESS` names, else on this machine.
 
     Every actor prepares itself once and then does one task at a time. Whatever it does has to bear being done twice.
@@ -51,6 +51,8 @@ def ray_map(
         waiting: Called while tasks are under way.
         heard: Called with the number of a task and each thing that it told, before its result comes; a task that is done a
             second time tells all again. None lets nothing be told.
+
+    Whoever may stop before the last result closes the generator: until then its actors are held, and stdout is stderr.
 
     Yields:
         (number of the task, its result), in the order in which they are finished; not all of them after a stop.

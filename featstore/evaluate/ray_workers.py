@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -49,13 +50,14 @@ def counted_on_ray(
     merged: dict[tuple[int, int], tuple[int, RankCounts]] = {}  # by block: parts counted, their sum
     left = list(blocks)
     work = _Counting(query, gallery, relevance, kind, alone)
-    for number, counts in ray_map(_prepare, work, tasks, workers=blocking.workers):
-        block, (start, stop) = tasks[number]
-        progress.advance(stop - start)
-        parts, so_far = merged.get(block, (0, None))
-        merged[block] = parts + 1, counts if so_far is None else so_far.merge(counts)
-        while left and merged.get(left[0], (0, None))[0] == blocking.workers:
-            yield left[0][0], merged.pop(left.pop(0))[1]
+    with closing(ray_map(_prepare, work, tasks, workers=blocking.workers)) as results:
+        for number, counts in results:
+            block, (start, stop) = tasks[number]
+            progress.advance(stop - start)
+            parts, so_far = merged.get(block, (0, None))
+            merged[block] = parts + 1, counts if so_far is None else so_far.merge(counts)
+            while left and merged.get(left[0], (0, None))[0] == blocking.workers:
+                yield left[0][0], merged.pop(left.pop(0))[1]
 
 
 def _prepare(work: _Counting) -> Callable[[tuple[tuple[int, int], tuple[int, int]], Tell], RankCounts]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import closing
 
 from featstore.extract.interrupts import Interrupts
 from featstore.extract.ledger import Ledger
@@ -42,9 +43,10 @@ def run_ray(
         waiting=lambda: stop.announce(progress),
         heard=ledger.update,
     )
-    for number, tally in results:
-        done += 1
-        ledger.update(number, tally)
+    with closing(results):
+        for number, tally in results:
+            done += 1
+            ledger.update(number, tally)
     if done < len(units):
         raise KeyboardInterrupt
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -250,8 +251,9 @@ def _fill(mapper: _Mapper, rank: Rank, engine: Engine, workers: int | None, prog
     if not pending:
         return
     if engine == "ray":
-        for number, _ in ray_map(_on_ray, mapper, pending, workers=workers):
-            progress.advance(sizes[pending[number]])
+        with closing(ray_map(_on_ray, mapper, pending, workers=workers)) as results:
+            for number, _ in results:
+                progress.advance(sizes[pending[number]])
         return
     do, threads = mapper.mapping(), torch.get_num_threads()
 
