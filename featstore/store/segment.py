@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featstore.errors import CorruptStoreError, FeatstoreError, NotFoundError
+from featstore.store.chunks import row_chunk
 from featstore.store.files import Files
 from featstore.store.ranges import ShardLayout, spans_of
 from featstore.store.records import VectorSegment
@@ -23,7 +24,6 @@ from featstore.store.zarr_format import (
     CRC_BYTES,
     check_chunks,
     chunk_key,
-    decode_chunk,
     index_bytes,
     read_regular_index,
     shard_bytes,
@@ -245,15 +245,7 @@ class SegmentReader:
     def _unsharded_part(self, name: str, number: int, width: int) -> NDArray[np.uint8]:
         """What a small array has of all rows of a shard, [shard rows, width]."""
         key = chunk_key(f"{self._key}/{name}", number, 2 if width > 1 else 1)
-        where, size = self._files.where(key), self._record.shard_rows * width
-        try:
-            data = self._files.get(key)
-        except NotFoundError:
-            raise CorruptStoreError(f"{where} is missing", hint=_REPAIR) from None
-        flat = decode_chunk(data, np.dtype("u1"), where=where)
-        if len(flat) != size:
-            raise CorruptStoreError(f"{where} holds {len(flat)} bytes instead of {size}", hint=_REPAIR)
-        return flat.reshape(-1, width)
+        return row_chunk(self._files, key, self._record.shard_rows, width)
 
 
 def _parts(shards: NDArray[np.int64]) -> list[tuple[int, Any]]:
