@@ -95,9 +95,8 @@ def list_source(store: Store, source: Source, name: str) -> Listing:
         rows = dataset.ids.rows_of([item.id for item in block])
         there = rows >= 0
         listing.new.extend([item for item, row in zip(block, rows, strict=True) if row < 0])
-        same_root = dataset.root == source.root
         found = [item for item, row in zip(block, rows, strict=True) if row >= 0]
-        listing.changed += _changed(dataset, found, rows[there], times=same_root)
+        listing.changed += _changed(dataset, found, rows[there], times=dataset.root == source.root)
         known.append(rows[there])
     listing.new.check_ids()
     if dataset is None:

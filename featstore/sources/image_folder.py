@@ -87,7 +87,7 @@ class ImageFolder:
         path = self.folder.joinpath(*parts)
         if not os.path.lexists(path):
             path = self._stored_spelling(parts)
-        # most paths have no link in them; following all of a path's parts takes ten times as long as looking at these few
+        # most paths have no link in them; following all of a path's parts takes several times as long as looking at these few
         if self._has_link(path) and not _is_below(os.path.realpath(path), os.path.realpath(self.folder)):
             raise BadInputError(f"{id_} is a link that leads out of {self.folder}")
         try:

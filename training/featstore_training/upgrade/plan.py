@@ -37,7 +37,8 @@ def make_plan(store: Store, request: PlanRequest, folder: Path, *, progress: Pro
         progress: Told of every step.
 
     Raises:
-        UsageError: no labels, no rows to learn on, or filters that leave nothing.
+        UsageError: a budget that is no share, no rows to learn on, or filters that leave nothing.
+        UnknownNameError: `only` names a map nobody knows.
         AlignmentError: the sets belong to different datasets.
     """
     if not 0 <= request.budget <= 1:

@@ -36,19 +36,7 @@ _NO_RUN = "it learns from the new model's classifier: name the run that made the
 
 
 class Planner:
-    """Makes one plan.
-
-    Args:
-        store: The store.
-        request: What to plan.
-        folder: Where run folders and lists of rows go; made if needed.
-        progress: Told of every step.
-
-    Raises:
-        UsageError: no rows to learn on, or filters that leave nothing.
-        UnknownNameError: `only` names a map nobody knows.
-        AlignmentError: the sets belong to different datasets.
-    """
+    """Makes one plan; takes and raises what `make_plan` does."""
 
     def __init__(self, store: Store, request: PlanRequest, folder: Path, progress: Progress) -> None:
         self._began = time.monotonic()
@@ -72,17 +60,18 @@ class Planner:
         self._gallery = len(self._old.valid_rows())
         self._left_out: dict[str, str] = {}
         self._candidates = self._worth_trying()
+        self._taught_by = self._teachers_digest()
 
     def key(self) -> str:
         """Digest of everything that the plan depends on: the request, the sets, the rows, their labels, what is declared."""
         request, dataset = self._request, self._old.dataset
-        digest = blake3(f"{request.model_dump_json()} {self._taught_by()}".encode())
+        digest = blake3(f"{request.model_dump_json()} {self._taught_by}".encode())
         for where in (self._rows.query_where, request.gallery_where):
             digest.update(dataset.select((*self._rows.where, *where)).tobytes())
         digest.update(dataset.labels.codes.tobytes())
         return digest.hexdigest()
 
-    def _taught_by(self) -> str:
+    def _teachers_digest(self) -> str:
         """What stands for all that maps are learned from, so that a plan of other rows learns its own."""
         sets = [self._old, self._new, *self._sides]
         digest = blake3(f"{featstore.__version__} {self._request.new_run}".encode())
@@ -100,7 +89,7 @@ class Planner:
                 runs[candidate.name] = learn(
                     self._store,
                     candidate,
-                    self._folder / f"maps-{self._taught_by()}",
+                    self._folder / f"maps-{self._taught_by}",
                     old=self._old.ref,
                     new=self._new.ref,
                     where=self._rows.fit_where,
