@@ -19,15 +19,20 @@ import resource
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from featstore.evaluate import METRICS
-from featstore.evaluate.arrays import evaluate_vectors
+from featstore.evaluate.arrays import PerQuery, evaluate_vectors
 from featstore.evaluate.blocking import DEFAULT_BLOCKING, DEFAULT_MAX_MEMORY, Blocking
 from featstore.evaluate.relevance import ByLabel
 from featstore.evaluate.vectors import ArrayVectors
 from featstore.evaluate.verification import verify_pairs
+
+if TYPE_CHECKING:
+    import torch
 
 HEADLINE = ("map", "map@r", "recall@1", "recall@10")
 EVERY = tuple(name.replace("@k", "@100") for name, info in METRICS.items() if info.measure == "ranking")
@@ -138,7 +143,7 @@ def half(data: Data) -> Data:
     return Data(data.query.astype(np.float16), data.gallery.astype(np.float16), data.query_labels, data.gallery_labels)
 
 
-def rank(data: Data, metrics: tuple[str, ...], blocking: Blocking):  # noqa: ANN201
+def rank(data: Data, metrics: tuple[str, ...], blocking: Blocking) -> PerQuery:
     """The evaluator."""
     return evaluate_vectors(*data.sides(), metrics, blocking=blocking)
 
@@ -214,7 +219,7 @@ def memory(width: int, classes: int) -> None:
             ("all ranking metrics", evaluate_vectors, EVERY),
             ("six rates", verify_pairs, RATES),
         ):
-            seconds, _ = seconds_of(lambda: work(*problem(n_queries, n_gallery), metrics, blocking=blocking))  # noqa: B023
+            seconds, _ = seconds_of(lambda: work(*problem(n_queries, n_gallery), metrics, blocking=blocking))  # noqa: B023 - called at once
             print(f"{n_queries:,} × {n_gallery:,}, {name}: peak {peak() - before:.0f} MiB above that, {seconds:.0f} s")
 
 
@@ -230,7 +235,7 @@ def compare_peers(data: Data, rate: float, names: str) -> None:
             continue
         few = data.part(min(queries, len(data.query)))
         work(data.part(1))  # what it compiles and loads at first
-        seconds, value = seconds_of(lambda: work(few))  # noqa: B023
+        seconds, value = seconds_of(partial(work, few))
         limit = 2 * len(few.query) * len(few.gallery) * few.query.shape[1] / rate / 1e9
         scaled = seconds * len(data.query) / len(few.query)
         ours = rank(few, ("map", "recall@1"), DEFAULT_BLOCKING)
@@ -246,7 +251,7 @@ def unit_rows(data: Data) -> tuple[np.ndarray, np.ndarray]:
     return query, gallery
 
 
-def tensors(data: Data):  # noqa: ANN201
+def tensors(data: Data) -> list[torch.Tensor]:
     """The same and their labels as tensors."""
     import torch
 

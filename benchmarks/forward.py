@@ -16,6 +16,7 @@ import os
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -81,7 +82,7 @@ def procrustes(folder: Path, rows: int, times: int) -> None:
     source = store.features("g/old")
     found: dict[str, list[Took]] = {"apply": [], "scan": [], "copy": []}
     for number in range(times):
-        found["apply"].append(took(lambda: apply_map(store, run, "g/old", f"g/new{number}")))  # noqa: B023 - called at once
+        found["apply"].append(took(partial(apply_map, store, run, "g/old", f"g/new{number}")))
         found["scan"].append(took(lambda: scan(source)))
         found["copy"].append(took(lambda: copy(source, folder / "copy")))
     best = {name: Took(*(min(column) for column in zip(*every, strict=True))) for name, every in found.items()}

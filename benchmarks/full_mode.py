@@ -13,6 +13,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -61,7 +62,7 @@ def main() -> None:
     print(f"running the old model costs {ratio:.2f} x the step with cached features")
 
 
-MODEL = {
+MODEL: dict[str, Any] = {
     "name": "convnet",
     "config": {"in_channels": 1, "widths": [32, 32, 32, 32], "embedding": 64},
     "preprocess": {"size": 32, "channels": 1},
@@ -84,7 +85,7 @@ def epoch_of(store: Store, config: TrainConfig, *, run_old: bool = False) -> Cal
     rows = _load_rows(job, cache, old)
     state = _build(job, rows, old, Processes())
     if run_old:
-        network = Backbone(build_architecture("convnet", MODEL["config"]), normalise=False).eval()  # type: ignore[arg-type]
+        network = Backbone(build_architecture("convnet", MODEL["config"]), normalise=False).eval()
         state.module.register_forward_pre_hook(lambda _, given: torch.no_grad()(network)(given[0]) is None or None)
     return lambda: train_epoch(state, rows, job.config)
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -45,8 +46,8 @@ def main() -> None:
     for batch in (256, 1024, 4096):
         for loss in ("independent", "bct", "odpp", "mixbct"):
             state, rows, config = make_run(loss, inputs, labels, old, batch)
-            ours = best(lambda: train_epoch(state, rows, config))  # noqa: B023 - called at once
-            bare = best(lambda: bare_epoch(inputs, labels, old, batch, prototypes=loss in ("bct", "odpp")))  # noqa: B023
+            ours = best(partial(train_epoch, state, rows, config))
+            bare = best(partial(bare_epoch, inputs, labels, old, batch, prototypes=loss in ("bct", "odpp")))
             print(
                 f"{batch:6} {loss:12} {len(labels) / ours:9,.0f} {len(labels) / bare:12,.0f} {ours / bare:6.2f}",
                 flush=True,
@@ -57,9 +58,9 @@ def main() -> None:
     inputs, labels, old = make_rows(2 * arguments.many, arguments.many)
     for loss in ("ndpp", "odpp"):
         state, rows, config = make_run(loss, inputs, labels, old, 1024)
-        epoch = best(lambda: train_epoch(state, rows, config), times=1) * EPOCH_ROWS / len(labels)  # noqa: B023
+        epoch = best(partial(train_epoch, state, rows, config), times=1) * EPOCH_ROWS / len(labels)
         current = CurrentFeatures(state.module, state.bridge, rows, old)
-        refresh = best(lambda: state.objective.move(current), times=1)  # noqa: B023
+        refresh = best(partial(state.objective.move, current), times=1)
         print(f"{loss:12} {refresh:6.1f} s of {epoch:6.0f} s: {refresh / epoch:.1%}", flush=True)
 
 
