@@ -14,10 +14,10 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from comparison import REFERENCE, Ground, report
+from comparison import Ground
 from forward_study import ROWS, Study, common_options, run_missing
 from forward_tables import write_tables
-from methods_omniglot import SEEN, UNSEEN, Omniglot, locked
+from methods_omniglot import SEEN, UNSEEN, Omniglot
 
 from featstore_training.recipes import find_recipe
 
@@ -55,12 +55,7 @@ class CharacterStudy(Study):
 
     def reference(self, seed: int) -> None:
         """The unconstrained net; one that the backward study trained lacks features of the background split only."""
-        ground = self.ground
-        if not ground.result(REFERENCE, seed).is_file():
-            report(ground, REFERENCE, seed, locked(ground, REFERENCE, self.recipes))
-        name = ground.sets.format(method=REFERENCE, seed=seed)
-        if not ground.store.has_features(name):
-            self.data.encode(ground.folder / "runs" / f"{REFERENCE}-{seed}", name, SEEN)
+        self.data.reference(self.ground, seed, self.recipes)
 
     def frozen(self, kind: str, seed: int) -> str:
         """The net of the old size that saw all training classes."""

@@ -33,7 +33,7 @@ from featstore_training.recipes import find_recipe, merged
 from featstore_training.sweep import LOCK, Lock, read_lock
 
 TUNED = ("independent", "l2", "bct", "unibct", "mixbct", "ndpp", "odpp", "ours")
-UNTUNED = ("bct-classifier", "lce", "ract", "advbct", "nccl", "bank")
+UNTUNED = ("bct-classifier", "lce", "ract", "advbct", "bt2", "cores", "nccl", "bank")
 CLAIMS = [
     Claim(paper, text, (better, role), (worse, other))
     for paper, text, better, role, worse, other in (
@@ -48,9 +48,13 @@ CLAIMS = [
     )
 ]
 WIDTH = 64
+VERTICES = 964  # of the simplex that `cores` stands on: one for each background class, in a space of one dimension less
+SIMPLEX = {"name": "simplex", "capacity": VERTICES}
+STATIONARY = "old-cores-{seed}"
 HELD_OUT = 3  # alphabets
 SELECTION_SEEDS = (100,)
 SEEN, UNSEEN = "background", "evaluation"
+SETS = f"{SEEN}/{{method}}-{{seed}}"
 FULL: dict[str, Any] = {"batch": 64, "augment": {"flip": False, "area": [0.7, 1.0], "angle": 10.0}, "workers": 0}
 
 
@@ -85,6 +89,11 @@ def main() -> None:
         for method in arguments.methods:
             if ground.result(method, seed).is_file() or (seed and method in UNTUNED):
                 continue
+            if method == "cores":
+                ground.prepare(seed)
+                data.stationary(seed)
+            if method == "bt2":
+                data.reference(ground, seed, arguments.recipes)
             if method not in locks:
                 locks[method] = locked(ground, method, arguments.recipes)
             report(ground, method, seed, locks[method])
@@ -101,11 +110,11 @@ def locked(ground: Ground, method: str, recipes: Path | None) -> Lock:
     return Lock(merged(merged(recipe.base, recipe.combinations()[0]), ground.of(method)), {})
 
 
-def convnet(width: int) -> dict[str, Any]:
-    """Four convolutions of a width."""
+def convnet(width: int, features: int = WIDTH) -> dict[str, Any]:
+    """Four convolutions of a width, then a linear layer to so many features."""
     return {
         "name": "convnet",
-        "config": {"in_channels": 1, "widths": [width] * 4, "embedding": WIDTH},
+        "config": {"in_channels": 1, "widths": [width] * 4, "embedding": features},
         "preprocess": {"size": 32, "channels": 1},
     }
 
@@ -151,11 +160,24 @@ class Omniglot:
             test=(),
             prepare=self.old,
             encode=lambda run, as_: self.encode(run, as_, UNSEEN),
-            sets=f"{SEEN}/{{method}}-{{seed}}",
+            sets=SETS,
+            special=self.special(),
             trials=trials,
             selection_seeds=SELECTION_SEEDS,
             tested=lambda name: name.replace(SEEN, UNSEEN),
         )
+
+    def special(self) -> dict[str, dict[str, Any]]:
+        """What single methods are told besides: `cores` has an old model and a width of its own, `bt2` a side."""
+        return {
+            "cores": {
+                "old": f"{SEEN}/{STATIONARY}",
+                "old_run": str(self.folder / "runs" / STATIONARY),
+                "head": SIMPLEX,
+                "model": convnet(32, VERTICES - 1),
+            },
+            "bt2": {"side": SETS.format(method=REFERENCE, seed="{seed}")},
+        }
 
     def images(self, split: str) -> Path:
         """The folder of a split."""
@@ -180,6 +202,21 @@ class Omniglot:
             split_dataset(self.store, SEEN, halves, by="class", seed=seed, column=era, where=(f"{split}=train",))
         self.small_net(f"old-{seed}", seed, f"{split}=train", f"{era}=old")
 
+    def stationary(self, seed: int) -> None:
+        """The old model of `cores`, on the vertices that the new one will stand on."""
+        name = STATIONARY.format(seed=seed)
+        rows = (f"split{seed}=train", f"era{seed}=old")
+        self.small_net(name, seed, *rows, loss="cores", head=SIMPLEX, model=ModelConfig(**convnet(16, VERTICES - 1)))
+
+    def reference(self, ground: Ground, seed: int, recipes: Path | None = None) -> str:
+        """The unconstrained net's features of the background split; the ground's own runs encode the other one only."""
+        if not ground.result(REFERENCE, seed).is_file():
+            report(ground, REFERENCE, seed, locked(ground, REFERENCE, recipes))
+        name = ground.sets.format(method=REFERENCE, seed=seed)
+        if not self.store.has_features(name):
+            self.encode(ground.folder / "runs" / f"{REFERENCE}-{seed}", name, SEEN)
+        return name
+
     def small_net(self, name: str, division: int, *where: str, **settings: Any) -> None:
         """Train a net of the old size on some rows, and encode the images of both splits with it, unless that is done.
 
@@ -196,15 +233,15 @@ class Omniglot:
             "epochs": self.epochs,
             "lr": 0.003,
             "seed": division,
+            "model": ModelConfig(**convnet(16)),
             **FULL,
             **settings,
         }
         config = TrainConfig(
             dataset=SEEN,
             images=str(self.images(SEEN)),
-            model=ModelConfig(**convnet(16)),
             where=where,
-            val_where=(f"split{division}=val",) if given["loss"] == REFERENCE else (),
+            val_where=() if given["loss"] == "simclr" else (f"split{division}=val",),
             **given,
         )
         run = self.folder / "runs" / name
