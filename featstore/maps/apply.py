@@ -39,7 +39,7 @@ __all__ = ["ApplyReport", "apply_map", "map_block", "map_rows", "outcomes"]
 
 # a batch's widest activation stays in cache between the layers; so many rows are enough for a full-speed GEMM
 _BATCH_BYTES = 4 << 20
-_BATCH_ROWS = 1024
+_BATCH_ROWS = 2048
 # threads that map and publish a shard each: a square map costs as much as publishing, and a third waits for the disk
 _AT_ONCE = 3
 
@@ -285,8 +285,12 @@ def map_block(
     into = torch.from_numpy(out)
     widest = max(parameter.shape[0] for parameter in module.parameters())
     batch = min(_BATCH_ROWS, max(1, _BATCH_BYTES // (4 * max(widest, module.in_width))))
+    held = torch.empty(
+        min(batch, len(block)), module.in_width
+    )  # products of rows that are in the cache are a third faster
     for offset in range(0, len(block), batch):
-        x = _as_float32(block[offset : offset + batch])
+        x = held[: len(block) - offset]
+        x.copy_(_as_tensor(block[offset : offset + batch]))
         module.write(x, into[offset : offset + len(x)])
     return out
 
@@ -326,7 +330,6 @@ def _whole(features: FeatureSet, start: int, stop: int) -> NDArray[np.float32]:
     return rows
 
 
-def _as_float32(block: NDArray[Any]) -> torch.Tensor:
+def _as_tensor(block: NDArray[Any]) -> torch.Tensor:
     # in a shard only the checksum's 4 bytes are sure to divide an offset, and torch wants float64 aligned to 8
-    aligned = block.astype(np.float32) if block.dtype.itemsize > 4 else block
-    return torch.from_numpy(aligned).to(torch.float32)
+    return torch.from_numpy(block.astype(np.float32) if block.dtype.itemsize > 4 else block)

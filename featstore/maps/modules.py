@@ -72,12 +72,8 @@ class FeatureMap(nn.Module):
         """The same, into `out` [B, D_out]; without gradient."""
         standardised = self._standardised(x)
         linear = _only_linear(self.body) if self.config.normalise else None
-        if linear is not None:
-            # the length of a row changes only the length of what comes out, which is taken off anyway: two passes less
-            torch.mm(standardised, linear.T, out=out)
-            out.mul_(reciprocal_norms(out))
-            return
-        mapped = self.body(standardised)
+        # the length of a row changes only the length of what comes out, which is taken off anyway: two passes less
+        mapped = self.body(standardised) if linear is None else standardised @ linear.T
         if self.config.normalise:
             torch.mul(mapped, reciprocal_norms(mapped), out=out)
         else:
