@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["brief", "duration", "size"]
+__all__ = ["brief", "duration", "pace", "size"]
 
 
 def duration(seconds: float) -> str:
@@ -13,6 +13,13 @@ def duration(seconds: float) -> str:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes} min {rest} s" if minutes < 120 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def pace(per_second: float) -> str:
+    """How fast something goes on, `1,240/s`; what takes longer than a second is told by how long each takes."""
+    if per_second >= 1:
+        return f"{per_second:,.0f}/s"
+    return f"{duration(1 / per_second)} each" if per_second else "0/s"
 
 
 def brief(seconds: float) -> str:

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from featstore.amounts import duration
+from featstore.amounts import duration, pace
 
 if TYPE_CHECKING:
     from featstore.progress import Progress
@@ -89,7 +89,7 @@ class _Lines:
         rate = (self._done - self._first) / seconds
         left = f", {duration((self._total - self._done) / rate)} left" if rate and self._done < self._total else ""
         self._console.print(
-            f"{self._task}: {self._done:,} of {self._total:,} {self._unit}, {rate:,.0f}/s{left}, {duration(seconds)} so far"
+            f"{self._task}: {self._done:,} of {self._total:,} {self._unit}, {pace(rate)}{left}, {duration(seconds)} so far"
         )
 
 
@@ -123,7 +123,7 @@ class _Bars:
             self._bars.advance(self._current, n)
             done = self._bars.tasks[self._current].completed - self._first
             rate = done / max(time.monotonic() - self._began, 1e-6)
-            self._bars.update(self._current, rate=f"{rate:,.0f}/s")
+            self._bars.update(self._current, rate=pace(rate))
 
     def note(self, message: str) -> None:
         self._bars.console.print(Text("note: ", style="yellow") + Text(message))
