@@ -41,7 +41,8 @@ def main() -> None:
     for test in arguments.tests:
         cars = Cars(arguments.out / f"cars-{test}", arguments.data, test, arguments.epochs)
         for method in METHODS:
-            if not result(arguments.out, test, method).is_file():
+            kept = evaluated(arguments.out, test, method)
+            if kept is None or len(kept.runs) < arguments.seeds:
                 chain(cars, arguments.out, method, arguments.seeds)
     say("done")
 
@@ -49,6 +50,12 @@ def main() -> None:
 def result(out: Path, test: str, method: str) -> Path:
     """Where a chain's evaluation is kept."""
     return out / f"chain-{test}" / f"{method}.json"
+
+
+def evaluated(out: Path, test: str, method: str) -> EvalResult | None:
+    """What a chain was found to do; None before it was run."""
+    path = result(out, test, method)
+    return EvalResult.model_validate_json(path.read_text(encoding="utf-8")) if path.is_file() else None
 
 
 def chain(cars: Cars, out: Path, method: str, seeds: int) -> None:
@@ -98,15 +105,14 @@ def generations(cars: Cars, out: Path, method: str, seed: int) -> tuple[str, ...
 
 def table(out: Path, test: str) -> str:
     """One line a method: the matrix row by row, then what sums it up."""
-    found = {method: result(out, test, method) for method in METHODS}
     lines = [
         "| | v1/v1 | v2/v1 | v2/v2 | v3/v1 | v3/v2 | v3/v3 | AC | BC | FC | AM | seeds |",
         "|---|---|---|---|---|---|---|---|---|---|---|---|",
     ]
-    for method, path in found.items():
-        if path.is_file():
-            evaluated = EvalResult.model_validate_json(path.read_text(encoding="utf-8"))
-            chain = evaluated.chain
+    for method in METHODS:
+        found = evaluated(out, test, method)
+        if found:
+            chain = found.chain
             assert chain
             cells = [percent(value) for row in chain.matrix[METRIC] for value in row]
             sums = [
@@ -114,7 +120,7 @@ def table(out: Path, test: str) -> str:
                 *(shown(part[METRIC], "+") for part in (chain.bc, chain.fc)),
                 shown(chain.am[METRIC]),
             ]
-            lines.append(f"| {method} | {' | '.join(cells)} | {' | '.join(sums)} | {len(evaluated.runs)} |")
+            lines.append(f"| {method} | {' | '.join(cells)} | {' | '.join(sums)} | {len(found.runs)} |")
     return "\n".join(lines) if len(lines) > 2 else "Not run yet."
 
 

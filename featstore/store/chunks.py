@@ -11,11 +11,10 @@ from numpy.typing import NDArray
 from featstore.errors import CorruptStoreError, NotFoundError
 from featstore.store.files import Files
 from featstore.store.records import VectorSegment
-from featstore.store.zarr_format import CRC_BYTES, chunk_key, decode_chunk
+from featstore.store.zarr_format import CRC_BYTES, REPAIR_HINT, chunk_key, decode_chunk
 
 __all__ = ["CheckedChunks", "row_chunk"]
 
-_REPAIR = "`featstore repair` mends it from a second copy of the store, or by encoding the images again"
 _KEPT = 32  # chunks of about 2 MiB each
 
 
@@ -92,7 +91,7 @@ def row_chunk(files: Files, key: str, rows: int, width: int) -> NDArray[np.uint8
     try:
         values = decode_chunk(files.get(key), np.dtype("u1"), where=where)
     except NotFoundError:
-        raise CorruptStoreError(f"{where} is missing", hint=_REPAIR) from None
+        raise CorruptStoreError(f"{where} is missing", hint=REPAIR_HINT) from None
     if len(values) != rows * width:
-        raise CorruptStoreError(f"{where} holds {len(values)} bytes instead of {rows * width}", hint=_REPAIR)
+        raise CorruptStoreError(f"{where} holds {len(values)} bytes instead of {rows * width}", hint=REPAIR_HINT)
     return values.reshape(rows, width)

@@ -22,6 +22,7 @@ from featstore.store.records import VectorSegment
 from featstore.store.shards import OpenShard, OpenShards, most_open
 from featstore.store.zarr_format import (
     CRC_BYTES,
+    REPAIR_HINT,
     check_chunks,
     chunk_key,
     index_bytes,
@@ -37,7 +38,6 @@ _FEW_SHARDS = 16
 _LARGE_PART = 1 / 2
 # shards of a batch that are open at once
 _TOGETHER = 64
-_REPAIR = "`featstore repair` mends it from a second copy of the store, or by encoding the images again"
 
 _open_shards = OpenShards()
 _ahead = ThreadPoolExecutor(1, thread_name_prefix="featstore-ahead")
@@ -196,7 +196,7 @@ class SegmentReader:
         try:
             data = self._files.view(key)
         except NotFoundError:
-            raise CorruptStoreError(f"{self._files.where(key)} is missing", hint=_REPAIR) from None
+            raise CorruptStoreError(f"{self._files.where(key)} is missing", hint=REPAIR_HINT) from None
         if len(data) < tail:
             raise self._wrong_size(key, len(data), expected)
         if not self._regular(data[len(data) - tail :], rows, key):
@@ -224,7 +224,7 @@ class SegmentReader:
         return chunk_key(f"{self._key}/features", number, 2)
 
     def _wrong_size(self, key: str, size: int, expected: int) -> CorruptStoreError:
-        return CorruptStoreError(f"{self._files.where(key)} has {size} bytes instead of {expected}", hint=_REPAIR)
+        return CorruptStoreError(f"{self._files.where(key)} has {size} bytes instead of {expected}", hint=REPAIR_HINT)
 
     def _through_zarr(self, number: int, rows: int) -> OpenShard:
         from featstore.store.foreign import read_rows  # zarr-python costs a second to import

@@ -20,6 +20,7 @@ from featstore.errors import CorruptStoreError
 
 __all__ = [
     "CRC_BYTES",
+    "REPAIR_HINT",
     "array_metadata",
     "check_chunks",
     "chunk_key",
@@ -34,6 +35,7 @@ __all__ = [
 ]
 
 CRC_BYTES = 4
+REPAIR_HINT = "`featstore repair` mends it from a second copy of the store, or by encoding the images again"
 _MISSING = np.uint64(2**64 - 1)
 
 
@@ -97,10 +99,10 @@ def decode_chunk(data: bytes | memoryview, dtype: np.dtype[Any], *, where: str) 
     """The flat values of an unsharded chunk (padding included) after checking its checksum."""
     view = memoryview(data)
     if len(view) < CRC_BYTES or (len(view) - CRC_BYTES) % dtype.itemsize:
-        raise CorruptStoreError(f"{where} has {len(view)} bytes, which is no whole number of values", hint=_REPAIR)
+        raise CorruptStoreError(f"{where} has {len(view)} bytes, which is no whole number of values", hint=REPAIR_HINT)
     body = view[:-CRC_BYTES]
     if _crc(body) != bytes(view[-CRC_BYTES:]):
-        raise CorruptStoreError(f"{where} does not match its checksum", hint=_REPAIR)
+        raise CorruptStoreError(f"{where} does not match its checksum", hint=REPAIR_HINT)
     return np.frombuffer(body, dtype=dtype.newbyteorder("<"))
 
 
@@ -140,7 +142,7 @@ def check_chunks(data: memoryview, chunk_bytes: int, *, where: str, first: int =
     for start in range(0, len(data), stride):
         if _crc(data[start : start + chunk_bytes]) != bytes(data[start + chunk_bytes : start + stride]):
             raise CorruptStoreError(
-                f"chunk {first + start // stride} of {where} does not match its checksum", hint=_REPAIR
+                f"chunk {first + start // stride} of {where} does not match its checksum", hint=REPAIR_HINT
             )
 
 
@@ -172,9 +174,6 @@ def _regular_index(rows: int, row_bytes: int, chunk_rows: int, shard_rows: int) 
     index[:chunks, 0] = np.arange(chunks, dtype="u8") * np.uint64(size)
     index[:chunks, 1] = size
     return index
-
-
-_REPAIR = "`featstore repair` mends it from a second copy of the store, or by encoding the images again"
 
 
 def _bytes_codec(dtype: np.dtype[Any]) -> dict[str, Any]:
