@@ -12,6 +12,7 @@ import rich_click as click
 from click.exceptions import Abort, Exit
 from rich_click.utils import CommandGroupDict
 
+from featstore_cli.base import Command, Group
 from featstore_cli.exit_codes import ExitCode
 from featstore_cli.options import examples
 
@@ -100,7 +101,7 @@ click.rich_click.TEXT_MARKUP = "rich"
 click.rich_click.TEXT_PARAGRAPH_LINEBREAKS = "\n\n"
 
 
-class _LazyGroup(click.RichGroup):
+class _LazyGroup(Group):
     """Knows its commands by name and line, and imports one when it is asked for more."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
@@ -111,7 +112,7 @@ class _LazyGroup(click.RichGroup):
             return None
         target, line = COMMANDS[cmd_name]
         if ctx.params.get("_listing"):
-            return click.RichCommand(name=cmd_name, help=line)
+            return Command(name=cmd_name, help=line)
         module, attribute = target.split(":")
         command: click.Command = getattr(importlib.import_module(module), attribute)
         return command

@@ -40,8 +40,13 @@ def print_table(header: list[str], rows: list[list[str]], *, title: str = "", le
 
 
 def amount(count: int, unit: str) -> str:
-    """`1,234 rows`; the unit loses its plural s for one."""
-    return f"{count:,} {unit.removesuffix('s') if count == 1 else unit}"
+    """`1,234 rows`; for one the unit loses its plural: `1 row`, `1 class`, `1 query`."""
+    if count != 1:
+        return f"{count:,} {unit}"
+    for plural, singular in (("ies", "y"), ("sses", "ss"), ("s", "")):
+        if unit.endswith(plural):
+            return f"1 {unit.removesuffix(plural)}{singular}"
+    return f"1 {unit}"
 
 
 @contextmanager

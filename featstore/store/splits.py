@@ -15,6 +15,8 @@ from featstore.store.store import Store
 
 __all__ = ["parse_fractions", "split_dataset"]
 
+_TAKEN = ("id", "label")
+
 
 def parse_fractions(text: str) -> dict[str, float]:
     """`train=0.7,test=0.3` → fractions by part, in order.
@@ -62,9 +64,11 @@ def split_dataset(
         where: Divide these rows only; the others keep what the column held before, or nothing.
 
     Raises:
-        UsageError: nothing to divide by (no labels, fewer classes than parts).
+        UsageError: nothing to divide by (no labels, fewer classes than parts), or a column that is not there for parts.
     """
     dataset = store.dataset(name)
+    if column in _TAKEN:
+        raise UsageError(f"column '{column}' says which class or row it is", hint="choose another --column")
     rows = dataset.select(where)
     codes = dataset.labels.codes[rows]
     generator = np.random.default_rng(seed)

@@ -35,6 +35,13 @@ def test_by_class_keeps_classes_whole_and_where_keeps_the_rest(store):
     assert dataset.column("era").codes[dataset.select(["split=test"])].max() == -1
 
 
+@pytest.mark.parametrize("column", ["label", "id"])
+def test_a_split_never_takes_the_place_of_classes_or_ids(store, column):
+    with pytest.raises(UsageError, match=column):
+        split_dataset(store, "d", {"a": 0.5, "b": 0.5}, by="image", column=column)
+    assert store.dataset("d").version == 1
+
+
 @pytest.mark.parametrize("text", ["", "train", "train=2,test=-1", "train=0.5,test=0.6", "a=0.5,a=0.5", "=1"])
 def test_fractions_that_mean_nothing(text):
     with pytest.raises(UsageError):

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal
 import rich_click as click
 
 from featstore.amounts import duration
+from featstore_cli.base import Command
 from featstore_cli.options import engine_option, examples, json_option, rank_of, rank_option, store_option
 from featstore_cli.render import amount, out, print_json, progress
 
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from featstore.store import Store
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("run", type=click.Path(path_type=Path))
 @click.argument("set_", metavar="SET")
 @click.option("--side", metavar="SET", multiple=True, help="Side-information that the map takes; repeat in its order.")

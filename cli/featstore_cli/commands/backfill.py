@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import rich_click as click
 
 from featstore.amounts import duration, size
+from featstore_cli.base import Group
 from featstore_cli.options import examples, json_option, share, store_option
 from featstore_cli.render import amount, out, print_json, progress
 
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 _SHOWN = 5
 
 
-@click.group()
+@click.group(cls=Group)
 def backfill() -> None:
     """Encode the part of a gallery that gains most, first.
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import rich_click as click
 
 from featstore.amounts import size
+from featstore_cli.base import Command, Group
 from featstore_cli.options import examples, json_option, store_option
 from featstore_cli.render import amount, out, print_json, print_table, progress
 
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from featstore.store import Store
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("sets", metavar="SET...", nargs=-1, required=True)
 @json_option
 @store_option
@@ -45,7 +46,7 @@ def materialise(store: Store, sets: tuple[str, ...], as_json: bool) -> None:
         print_json(done)
 
 
-@click.group()
+@click.group(cls=Group)
 def cache() -> None:
     """Show or clear the copies on this machine."""
 

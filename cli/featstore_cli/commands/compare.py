@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Literal
 
 import rich_click as click
 
+from featstore_cli.base import Command
 from featstore_cli.options import examples, json_option, store_option
 from featstore_cli.render import amount, out, print_json
 
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
     from featstore.store import Store
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("left", metavar="A")
 @click.argument("right", metavar="B")
 @json_option
@@ -47,7 +48,7 @@ def diff(store: Store, left: str, right: str, as_json: bool) -> None:
         out.print(f"  {field.field}: {field.left} → {field.right}", markup=False)
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("left", metavar="A")
 @click.argument("relation", metavar="compatible-with", type=click.Choice(["compatible-with"]))
 @click.argument("right", metavar="B")

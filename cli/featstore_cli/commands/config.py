@@ -6,11 +6,12 @@ from pathlib import Path
 
 import rich_click as click
 
+from featstore_cli.base import Group
 from featstore_cli.options import examples, json_option
 from featstore_cli.render import amount, out, print_json, print_table
 
 
-@click.group()
+@click.group(cls=Group)
 @examples("featstore config show odpp", "featstore config cp odpp mine.yaml", "featstore config validate mine.yaml")
 def config() -> None:
     """Shipped training recipes: list, show, copy, validate.
@@ -30,7 +31,7 @@ def ls(as_json: bool) -> None:
         print_json({name: recipe.model_dump(mode="json") for name, recipe in recipes.items()})
         return
     rows = [[name, recipe.description, str(len(recipe.combinations()))] for name, recipe in recipes.items()]
-    print_table(["recipe", "", "trials"], rows)
+    print_table(["recipe", "", "trials"], rows, left=2)
 
 
 @config.command()

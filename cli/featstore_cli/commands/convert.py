@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import rich_click as click
 
 from featstore.amounts import duration
+from featstore_cli.base import Command
 from featstore_cli.options import examples, json_option, pairs, store_option
 from featstore_cli.render import amount, out, print_json, progress
 
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 _DTYPES = click.Choice(["float16", "float32", "float64"])
 
 
-@click.command("import")
+@click.command("import", cls=Command)
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option(
     "--as", "as_", metavar="DATASET/NAME", required=True, help="Feature set to make; a new dataset is made with it."
@@ -120,7 +121,7 @@ def import_(
         out.print(f"{amount(report.merged, 'rows')} of the file left out: an earlier row has the same id")
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("set_", metavar="SET")
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option("--overwrite", is_flag=True, help="Replace FILE if it is there.")

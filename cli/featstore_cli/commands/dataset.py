@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal
 
 import rich_click as click
 
+from featstore_cli.base import Group
 from featstore_cli.options import examples, json_option, store_option, where_option
 from featstore_cli.render import amount, out, print_json, print_table
 
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from featstore.store import Store
 
 
-@click.group()
+@click.group(cls=Group)
 def dataset() -> None:
     """Split a dataset, add columns to it, or say where its files are."""
 
@@ -34,7 +35,12 @@ def dataset() -> None:
 @click.option("--seed", type=int, default=0, show_default=True, help="Same seed, same split.")
 @click.option("--column", default="split", show_default=True, help="Column that gets the part's name.")
 @where_option(help_text="Divide these rows only; repeat for 'and'.")
+@json_option
 @store_option
+@examples(
+    "featstore dataset split cars --by class --fraction train=0.5,test=0.5",
+    "featstore dataset split cars --by class --fraction old=0.3,more=0.7 --column era --where split=train",
+)
 def split(
     store: Store,
     name: str,
@@ -43,29 +49,33 @@ def split(
     seed: int,
     column: str,
     where: tuple[str, ...],
+    as_json: bool,
 ) -> None:
     """Divide the rows of DATASET at random into named parts.
 
     The part is written to a column of a new version, which --where filters select: --where split=train. Features stay
     valid: they are aligned by row, never by columns.
     """
-    from featstore.store import Categories, parse_fractions, split_dataset
+    from featstore.store import parse_fractions, split_dataset
 
-    made = split_dataset(store, name, parse_fractions(fraction), by=by, seed=seed, column=column, where=where)
-    parts = made.column(column)
-    if isinstance(parts, Categories):
-        labels = made.labels.codes
-        rows = []
-        for part in parse_fractions(fraction):
-            chosen = made.select([f"{column}={part}"])
-            rows.append(
-                [
-                    f"{column}={part}",
-                    amount(len(chosen), "rows"),
-                    amount(len(set(labels[chosen].tolist()) - {-1}), "classes"),
-                ]
-            )
-        print_table([f"{made.name}@{made.version}", "", ""], rows)
+    parts = parse_fractions(fraction)
+    before = store.dataset(name)
+    made = split_dataset(store, name, parts, by=by, seed=seed, column=column, where=where)
+    if column in before.column_names and not where:
+        note = f"column '{column}' was there; what it held is in {before.name}@{before.version}"
+        click.echo(f"note: {note}", err=True)
+    labels = made.labels.codes
+    chosen = {part: made.select([f"{column}={part}"]) for part in parts}
+    classes = {part: len(set(labels[rows].tolist()) - {-1}) for part, rows in chosen.items()}
+    if as_json:
+        counts = {part: {"rows": len(rows), "classes": classes[part]} for part, rows in chosen.items()}
+        print_json({"dataset": f"{made.name}@{made.version}", "column": column, "parts": counts})
+        return
+    rows = [
+        [f"{column}={part}", amount(len(rows), "rows"), amount(classes[part], "classes")]
+        for part, rows in chosen.items()
+    ]
+    print_table([f"{made.name}@{made.version}", "", ""], rows)
 
 
 @dataset.command("add-columns")

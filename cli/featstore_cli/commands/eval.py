@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal
 
 import rich_click as click
 
+from featstore_cli.base import Command
 from featstore_cli.exit_codes import ExitCode
 from featstore_cli.options import engine_option, examples, json_option, store_option, where_option
 from featstore_cli.render import out, print_json, progress
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 _REPORTED_RATES = (1e-2, 1e-3, 1e-4)
 
 
-@click.command("eval")
+@click.command("eval", cls=Command)
 @click.argument("sets", nargs=-1, metavar="[SET …]")
 @click.option("--old", metavar="SET", help="What the gallery is made of now.")
 @click.option(
@@ -262,7 +263,7 @@ def _runs(request: EvalRequest, new: tuple[str, ...], reference: tuple[str, ...]
     ]
 
 
-@click.command()
+@click.command(cls=Command)
 @click.option("--protocols", is_flag=True, help="List the protocols instead.")
 @json_option
 def metrics(protocols: bool, as_json: bool) -> None:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import rich_click as click
 
+from featstore_cli.base import Command
 from featstore_cli.exit_codes import ExitCode
 from featstore_cli.extraction import print_plan, print_report
 from featstore_cli.options import (
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from featstore.store import Store, ZeroRows
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("source")
 @click.option("--dataset", metavar="DATASET", required=True, help="Made when new, extended by images it does not have.")
 @click.option(

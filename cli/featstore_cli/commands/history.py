@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import rich_click as click
 from rich.markup import escape
 
+from featstore_cli.base import Command
 from featstore_cli.options import examples, json_option, store_option
 from featstore_cli.render import amount, out, print_json
 
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 _SHOWN = 60  # digests are for --json
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("what", metavar="DATASET|SET")
 @json_option
 @store_option
@@ -40,7 +41,7 @@ def log(store: Store, what: str, as_json: bool) -> None:
         out.print(f"    [dim]{', '.join(part for part in made if len(part) <= _SHOWN)}[/]")
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("set_", metavar="SET")
 @click.argument("name", metavar="TAG")
 @store_option

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import rich_click as click
 
+from featstore_cli.base import Command
 from featstore_cli.render import out
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("path", required=False)
 @click.pass_context
 def init(ctx: click.Context, path: str | None) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import rich_click as click
 
 from featstore.amounts import size
+from featstore_cli.base import Command
 from featstore_cli.options import examples, json_option, store_option
 from featstore_cli.render import amount, out, print_json, print_table
 
@@ -19,7 +20,7 @@ _FAILURES_SHOWN = 20
 _BAR = 30
 
 
-@click.command()
+@click.command(cls=Command)
 @json_option
 @store_option
 @examples("featstore ls", "featstore ls --json")
@@ -57,7 +58,7 @@ def ls(store: Store, as_json: bool) -> None:
         )
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("what", metavar="DATASET|SET")
 @json_option
 @store_option
@@ -97,7 +98,7 @@ def show(store: Store, what: str, as_json: bool) -> None:
         out.print(str(value), markup=False)
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("what", metavar="[DATASET|SET]", required=False)
 @json_option
 @store_option

@@ -6,11 +6,12 @@ from pathlib import Path
 
 import rich_click as click
 
+from featstore_cli.base import Group
 from featstore_cli.options import examples, json_option
 from featstore_cli.render import out, print_json, print_table
 
 
-@click.group()
+@click.group(cls=Group)
 @examples("featstore models show run:models/old", "featstore models export run:models/old old.onnx")
 def models() -> None:
     """Encoders: list the kinds, show one, export one.

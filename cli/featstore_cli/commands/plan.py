@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import rich_click as click
 
 from featstore.amounts import brief, size
+from featstore_cli.base import Command
 from featstore_cli.options import examples, json_option, share, store_option, where_option
 from featstore_cli.render import amount, out, print_json, print_table, progress
 
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 _MARK = {True: "[green]✓[/]", False: "[red]✗[/]", None: "[yellow]?[/]"}
 
 
-@click.command()
+@click.command(cls=Command)
 @click.option("--old", metavar="SET", required=True, help="What users search today.")
 @click.option("--new", metavar="SET", required=True, help="The new model, over the same rows.")
 @click.option("--side", metavar="SET", multiple=True, help="Side-information for maps that take it; repeatable.")

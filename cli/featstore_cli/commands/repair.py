@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click as plain
 import rich_click as click
 
+from featstore_cli.base import Command
 from featstore_cli.exit_codes import ExitCode
 from featstore_cli.options import examples, json_option, open_store, pairs
 from featstore_cli.render import amount, out, print_json, progress
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 _SHOWN_IDS = 10
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("what", metavar="[DATASET|SET]", required=False)
 @click.option("--from", "copy", metavar="STORE", help="A second copy of the store: a folder or a URL.")
 @click.option("--images", metavar="SOURCE", help="Encode damaged rows again from these images.")

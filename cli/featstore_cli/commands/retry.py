@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import rich_click as click
 
+from featstore_cli.base import Command
 from featstore_cli.exit_codes import ExitCode
 from featstore_cli.options import examples, json_option, store_option
 from featstore_cli.render import amount, out, print_json
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from featstore.store import Store, ZeroRows
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("what", metavar="SET")
 @click.option("--images", metavar="SOURCE", required=True, help="Where the images are, as extract takes it.")
 @click.option("--model", metavar="MODEL", required=True, help="The encoder that made the set.")

@@ -10,6 +10,7 @@ import rich_click as click
 from rich.markup import escape
 
 from featstore.amounts import duration, size
+from featstore_cli.base import Command, Group
 from featstore_cli.options import examples, json_option, share, store_option, where_option
 from featstore_cli.render import amount, out, print_json, progress
 
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 _SHOWN_QUERIES = 20
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("set_", metavar="SET")
 @click.option("--query", metavar="SET|FILE", required=True, help="A feature set, or a file of features.")
 @click.option("--k", type=click.IntRange(1), default=10, show_default=True, help="Rows for each query.")
@@ -111,7 +112,7 @@ def _content(hits: Hits) -> dict[str, object]:
     }
 
 
-@click.group()
+@click.group(cls=Group)
 def index() -> None:
     """Build an index that makes searching fast."""
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import rich_click as click
 
 from featstore.amounts import size
+from featstore_cli.base import Command
 from featstore_cli.options import examples, json_option, period, store_option
 from featstore_cli.render import amount, out, print_json, print_table, progress
 
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from featstore.store import Dataset, Store
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("name", metavar="DATASET")
 @click.option("--ids", "first", metavar="ID|FILE", multiple=True, required=True, help="An id, or a file of one a line.")
 @click.argument("more", metavar="[ID|FILE]...", nargs=-1)
@@ -45,7 +46,7 @@ def rm(store: Store, name: str, first: tuple[str, ...], more: tuple[str, ...], a
     )
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("name", metavar="DATASET")
 @json_option
 @store_option
@@ -80,7 +81,7 @@ def compact(store: Store, name: str, as_json: bool) -> None:
     out.print(f"{amount(report.removed, 'rows')} left out; `featstore gc` deletes the old files after its grace period")
 
 
-@click.command()
+@click.command(cls=Command)
 @click.option(
     "--grace", metavar="TIME", default="7d", show_default=True, help="Keep what is younger: 7d, 12h, 30m or 0."
 )

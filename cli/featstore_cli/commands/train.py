@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import rich_click as click
 
 from featstore.amounts import duration
+from featstore_cli.base import Command
 from featstore_cli.options import examples, json_option, store_option, typed, where_option
 from featstore_cli.render import amount, out, print_json, print_table, progress
 
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from featstore.store import Store
 
 
-@click.command()
+@click.command(cls=Command)
 @click.option("--loss", metavar="LOSS", help="Objective; `featstore losses` lists them.")
 @click.option("--recipe", metavar="FILE", help="Take settings from a recipe's base or a sweep.lock.")
 @click.option("--sweep", "swept", metavar="RECIPE", help="Try the recipe's settings and lock the best into --out.")
@@ -152,7 +153,7 @@ def train(
     out.print("validation: " + ", ".join(f"{name} {value:.3f}" for name, value in report.validation.items()))
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("name", metavar="[LOSS]", required=False)
 @json_option
 def losses(name: str | None, as_json: bool) -> None:
@@ -174,7 +175,7 @@ def losses(name: str | None, as_json: bool) -> None:
         print_json([info._asdict() for info in found])
         return
     for info in found:
-        lines = [info.summary, f"[dim]{info.paper}[/]", f"[dim]reads {', '.join(info.needs)}[/]"]
+        lines = [info.summary, f"[dim]{info.paper}[/]", f"[dim]reads {', '.join(info.needs) or 'no cached column'}[/]"]
         if info.forms:
             lines.append(f"[dim]forms {', '.join(f'{info.name}:{form}' for form in info.forms)}[/]")
         out.print(f"[bold]{info.name:12}[/] " + f"\n{'':13}".join(lines))

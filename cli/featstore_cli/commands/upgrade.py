@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import rich_click as click
 
 from featstore.amounts import duration, size
+from featstore_cli.base import Group
 from featstore_cli.exit_codes import ExitCode
 from featstore_cli.options import examples, json_option, share, store_option, where_option
 from featstore_cli.render import out, print_json, progress
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 _TAG = click.option("--tag", default="live", show_default=True, help="The tag that the gallery is served by.")
 
 
-@click.group()
+@click.group(cls=Group)
 def upgrade() -> None:
     """Change the gallery that is served, with a way back.
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import rich_click as click
 
 from featstore.amounts import size
+from featstore_cli.base import Command
 from featstore_cli.exit_codes import ExitCode
 from featstore_cli.options import examples, json_option, share, store_option
 from featstore_cli.render import amount, out, print_json, progress
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from featstore.store import Store
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("what", metavar="[DATASET|SET]", required=False)
 @click.option("--full", is_flag=True, help="Read every byte and compare digests; default: structure and sizes.")
 @click.option("--sample", metavar="SHARE", help="Read this share of the shards: 5% or 0.05.")
