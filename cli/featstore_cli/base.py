@@ -36,7 +36,7 @@ class Command(_GivenOnce, click.RichCommand):
     """A command: `@click.command(cls=Command)`; what a `Group` makes is one anyway."""
 
 
-class Group(_GivenOnce, click.RichGroup):
+class Group(_GivenOnce, click.RichGroup):  # type: ignore[misc]  # the bases of rich-click's own class disagree
     """A group of commands."""
 
     command_class = Command

@@ -70,7 +70,7 @@ class _Lines:
     def start(self, task: str, total: int, unit: str, *, done: int = 0) -> None:
         self.close()
         self._task, self._total, self._unit = task, total, unit
-        self._done = self._first = done
+        self._done = self._first = self._last = done
         self._began = self._said = time.monotonic()
         if done:
             self._console.print(f"{task}: {done:,} of {total:,} {unit} were done before")
@@ -85,11 +85,12 @@ class _Lines:
         self._console.print(f"note: {message}")
 
     def close(self) -> None:
-        if self._task and self._done > self._first:
+        if self._task and self._done > max(self._first, self._last):
             self._say()
         self._task = ""
 
     def _say(self) -> None:
+        self._last = self._done
         seconds = max(time.monotonic() - self._began, 1e-6)
         rate = (self._done - self._first) / seconds
         left = f", {duration((self._total - self._done) / rate)} left" if rate and self._done < self._total else ""

@@ -14,6 +14,7 @@ from featstore.runs import read_card
 from featstore.spaces import comparable
 from featstore_training import TrainConfig, losses, train
 from featstore_training.checkpoint import RESUME
+from featstore_training.head_config import CosineConfig, SimplexConfig
 
 from .conftest import OLD, write
 
@@ -195,10 +196,25 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_checkpoint(store, tmp_pat
     assert_equal(weights(whole.folder), weights(finished.folder))
 
 
+def test_options_alone_are_those_of_the_head_that_the_loss_trains():
+    assert TrainConfig(loss="bct", new="toy/new", head={"scale": 20}).head == CosineConfig(scale=20)
+    assert TrainConfig(loss="cores", new="toy/new", head={"capacity": 99}).head == SimplexConfig(capacity=99)
+
+
 def test_errors_say_what_helps(store, tmp_path):
     with pytest.raises(UsageError, match="no 'epoch'") as caught:
         TrainConfig(loss="bct", new="toy/new", epoch=3)
     assert "did you mean epochs" in caught.value.hint
+    with pytest.raises(UsageError, match="no head called 'cosin'") as caught:
+        TrainConfig(loss="bct", new="toy/new", head="cosin")
+    assert "did you mean cosine" in caught.value.hint
+    assert "arcface" in caught.value.hint
+    with pytest.raises(UsageError, match=r"no 'map\.normalize'") as caught:
+        TrainConfig(loss="bct", new="toy/new", map={"normalize": False})
+    assert caught.value.hint == "did you mean normalise?; there is: name, normalise"
+    with pytest.raises(UsageError, match=r"^training settings: settings of the head: scale: .*number") as caught:
+        TrainConfig(loss="bct", new="toy/new", head={"scale": "wide"})
+    assert caught.value.hint == "the default is scale=12.0"
     with pytest.raises(UsageError, match="old features"):
         train(store, config("bct", old=None), tmp_path / "run")
     with pytest.raises(UnknownNameError, match="bctt"):

@@ -18,6 +18,8 @@ from featstore_training.samplers import SamplerName
 
 __all__ = ["TrainConfig"]
 
+_KINDS = {"map": "linear", "head": "cosine"}  # of losses that say nothing about it
+
 
 class TrainConfig(Strict):
     """Settings of `train`; together with the rows they are read from they fix the result.
@@ -113,12 +115,13 @@ class TrainConfig(Strict):
     def _one_filter(cls, value: object) -> object:
         return (value,) if isinstance(value, str) else value
 
-    @field_validator("map", mode="before")
+    @field_validator("map", "head", mode="before")
     @classmethod
-    def _map_of_the_loss(cls, value: object, info: ValidationInfo) -> object:
-        """Options alone are those of the map that the loss trains."""
+    def _kind_of_the_loss(cls, value: object, info: ValidationInfo) -> object:
+        """Options alone are those of the map or head that the loss trains."""
         if isinstance(value, dict) and "name" not in value and "loss" in info.data:
-            return {"name": "linear"} | dict(find_objective(info.data["loss"]).defaults.get("map", {})) | value
+            own = find_objective(info.data["loss"]).defaults.get(str(info.field_name), {})
+            return {"name": _KINDS[str(info.field_name)]} | dict(own) | value
         return value
 
     @field_validator("map", "head", "model", mode="before")

@@ -110,7 +110,8 @@ def _check_finite(total: Tensor, terms: dict[str, Tensor], epoch: int, step: int
         values = ", ".join(f"{name} = {float(term.detach()):g}" for name, term in terms.items())
         raise TrainingError(
             f"the loss is not finite in epoch {epoch + 1}, step {step + 1}: {values}",
-            hint=f"train into another folder with a lower --lr; the checkpoint after epoch {epoch} is kept in this one",
+            hint="train into another folder with a lower rate (--set lr=…); "
+            f"the checkpoint after epoch {epoch} is kept in this one",
         )
 
 

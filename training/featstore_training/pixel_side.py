@@ -128,7 +128,9 @@ class PixelSide:
         encoder = self._trained(module, name, compatible_with)
         for key, tensor in encoder.module.state_dict().items():
             if not bool(torch.isfinite(tensor).all()):
-                raise NonFiniteError(f"'{key}' of the backbone holds NaN or infinity", hint="train with a lower --lr")
+                raise NonFiniteError(
+                    f"'{key}' of the backbone holds NaN or infinity", hint="train with a lower rate: --set lr=…"
+                )
         return save_encoder(folder, encoder, training=training, extra_files=extra_files)
 
     def _trained(self, module: nn.Module, name: str, compatible_with: tuple[str, ...]) -> Encoder:
