@@ -100,7 +100,8 @@ def _from_run(path: str) -> Encoder:
     if not folder.is_dir():
         raise NotFoundError(
             f"there is no run folder {folder}",
-            hint="give the folder of a finished run, run:FOLDER, or python:pkg.module:factory",
+            hint="give the folder of a finished run, run:FOLDER, or python:pkg.module:factory; "
+            f"architectures to train anew are {', '.join(architecture_names())}",
         )
     card = read_card(folder)
     if card.kind != "encoder":

@@ -74,8 +74,10 @@ class LearnedMap:
         """
         names = ", ".join(space.name for space in self.side_spaces)
         if len(sides) != len(self.side_spaces):
+            wanted = len(self.side_spaces)
             raise UsageError(
-                f"the map {self.space.name} takes {len(self.side_spaces)} sets of side-information, not {len(sides)}",
+                f"the map {self.space.name} takes {'one set' if wanted == 1 else f'{wanted} sets'} of side-information, "
+                f"not {len(sides)}",
                 hint=f"give in this order, with --side SET each, the features of: {names}" if names else "no --side",
             )
         for item, space in zip((features, *sides), (self.input_space, *self.side_spaces), strict=True):

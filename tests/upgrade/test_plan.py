@@ -195,6 +195,13 @@ def test_fastfill_is_tried_with_the_run_that_has_the_new_classifier(store, tmp_p
         .commands[0]
         .startswith(f"featstore train --loss fastfill --old shop/old --new shop/head --new-run {run_folder} ")
     )
+    learn, serve = ways["fastfill"].commands
+    fitted, measured = (set((tmp_path / "with" / name).read_text().split()) for name in ("fitted.txt", "measured.txt"))
+    assert f"--where id=@{tmp_path / 'with' / 'fitted.txt'} --out " in learn
+    assert serve.endswith(f"--where id=@{tmp_path / 'with' / 'measured.txt'}")
+    assert fitted
+    assert measured
+    assert not fitted & measured
     assert ways["fastfill"].gallery_bytes == N * 8 * 4
     assert (ways["posterior"].kind, ways["posterior"].images, ways["posterior"].encoders) == ("queries", 0, 1)
     assert "uncertainty" in {curve.order for curve in plan.curves}

@@ -11,6 +11,7 @@ from featstore.errors import (
     FeatstoreError,
     NotFoundError,
     SpaceMismatchError,
+    UnknownNameError,
     UsageError,
 )
 from featstore.maps import load_map, map_block
@@ -102,6 +103,9 @@ def test_what_does_not_pass_is_not_promoted(store):
     assert not promote(store, GALLERY).moved
     assert store.features("shop/gallery@live").version == 1
     assert promote(store, GALLERY, force=True).moved
+    with pytest.raises(UnknownNameError, match=r"new/candidat'(.|\n)*did you mean new/candidate"):
+        run_upgrade(store, "shop/other", PATH.model_copy(update={"gates": ("new/candidat.map > 0",)}))
+    assert not store.has_features("shop/other")
     with pytest.raises(FeatstoreError, match="cannot read the gate"):
         run_upgrade(store, "shop/other", PATH.model_copy(update={"gates": ("map better",)}))
     assert not store.has_features("shop/other")

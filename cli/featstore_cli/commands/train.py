@@ -150,7 +150,8 @@ def train(
     how = "cached: this run is there already" if report.cached else duration(report.seconds)
     name = f"[bold]{folder}[/]  {config.loss}"
     out.print(f"{name}, {amount(report.rows, 'rows')}, best epoch {report.epoch} of {config.epochs}  ({how})")
-    out.print("validation: " + ", ".join(f"{name} {value:.3f}" for name, value in report.validation.items()))
+    if report.validation:
+        out.print("validation: " + ", ".join(f"{name} {value:.3f}" for name, value in report.validation.items()))
 
 
 @click.command(cls=Command)

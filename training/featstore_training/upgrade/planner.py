@@ -211,9 +211,12 @@ class Planner:
             encoders=candidate.encoders,
             seconds=learned + (self._seconds_to_map(run, candidate) if candidate.of_gallery else 0.0),
             gallery_bytes=self._bytes(rewritten, self._new.width, None),
-            commands=commands_of(candidate, self._old, self._new),
+            commands=self._commands(candidate),
         )
         return _of_cell(path, result, role)
+
+    def _commands(self, candidate: Candidate, *partly: str) -> tuple[str, str]:
+        return commands_of(candidate, self._old, self._new, self._rows, self._request.gallery_where, *partly)
 
     def _seconds_to_map(self, run: Path, candidate: Candidate) -> float:
         """How long the whole gallery takes, from some of its rows."""
@@ -283,7 +286,7 @@ class Planner:
                     seconds=mapped.seconds,
                     gallery_bytes=mapped.gallery_bytes,
                     images=images,
-                    commands=commands_of(start, self._old, self._new, f"--backfill {percent}%", f"--by {curve.order}"),
+                    commands=self._commands(start, f"--backfill {percent}%", f"--by {curve.order}"),
                 )
             metrics = {metric: points[place].value for metric, points in curve.metrics.items()}
             found.append(measured(path, result, curve_point(curve.label, place), metrics))

@@ -15,8 +15,8 @@ from typing import ClassVar
 
 from pydantic import Field
 
-from featstore.errors import AlignmentError, NotFoundError, UsageError
-from featstore.evaluate import EvalRequest, EvalResult, GateResult, evaluate, parse_gate
+from featstore.errors import AlignmentError, NotFoundError, UnknownNameError, UsageError
+from featstore.evaluate import EvalRequest, EvalResult, Gate, GateResult, evaluate, parse_gate
 from featstore.maps import load_map
 from featstore.progress import SILENT, Progress
 from featstore.spaces import check_comparable
@@ -176,6 +176,7 @@ def run_upgrade(
 
     Raises:
         UsageError: a path that means nothing.
+        UnknownNameError: a gate speaks of a cell that is not evaluated.
         AlreadyExistsError: the set exists and is no gallery of upgrades or backfills.
         SpaceMismatchError: rows could not stand in one gallery, or queries not search it.
         AlignmentError: the same of widths, or sets of different datasets.
@@ -184,7 +185,7 @@ def run_upgrade(
     old, new = store.features(path.old), store.features(path.new)
     ref = gallery_ref(store, gallery, old)
     for text in path.gates:
-        parse_gate(text)
+        _check_cells(parse_gate(text), path)
     base: BaseRows = (
         StoredRows(old) if path.map is None else MappedRows(old, path.map, [store.features(name) for name in path.side])
     )
@@ -302,6 +303,14 @@ def _check_searchable(store: Store, base: BaseRows, new: FeatureSet, path: Upgra
             hint=hint,
         )
     check_comparable(queries, base.space, left_set=queries.name, right_set=base.space.name, hint=hint)
+
+
+def _check_cells(gate: Gate, path: UpgradePath) -> None:
+    """Raise now rather than after a gallery was written."""
+    cells = ("old/old", "new/old", path.role, "new/new")
+    for column in gate.weights:
+        if column.role not in cells:
+            raise UnknownNameError("cell of an upgrade", column.role, cells, hint=f"the gate is '{gate.expression}'")
 
 
 def _begin(store: Store, name: str, old: FeatureSet, tag: str, progress: Progress) -> str:
