@@ -107,8 +107,8 @@ class Trunks:
             new=self.set(self.models[0]),
             where=tuple(where),
             val_where=(f"split{seed}=val",),
-            # with the classes of the new model, the same seed would give both heads the same first class weights, and
-            # that alone ties the two models: the unconstrained reference would no longer be at chance across
+            # the published numbers were made when a seed alone drew the first class weights: with the classes of the new
+            # model, the same seed would have tied the two heads, and the reference would not have been at chance across
             seed=seed if by == "class" and share < 1 else OTHER_SEED + seed,
             **given,
         )

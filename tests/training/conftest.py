@@ -20,14 +20,18 @@ def write(store, dataset, name, features, space, dtype=np.float32):
 
 @pytest.fixture
 def store(tmp_path):
+    return toy_store(tmp_path / "store")
+
+
+def toy_store(folder, each=EACH):
     """Classes are directions; the old encoder sees them through more noise than the new one."""
     draw = np.random.default_rng(0)
-    labels = np.repeat(np.arange(CLASSES), EACH)
+    labels = np.repeat(np.arange(CLASSES), each)
     draw.shuffle(labels)
     hidden = draw.normal(size=(CLASSES, 16))[labels] + 0.9 * draw.normal(size=(len(labels), 16))
     old = hidden @ draw.normal(size=(16, OLD)) + 4 * draw.normal(size=(len(labels), OLD))
     new = hidden @ draw.normal(size=(16, NEW)) + 1 * draw.normal(size=(len(labels), NEW))
-    store = Store.init(tmp_path / "store")
+    store = Store.init(folder)
     texts = [f"class {label}" for label in labels.tolist()]
     texts[0] = texts[1] = None
     part = np.where(np.arange(len(labels)) % 4 == 3, "test", "train").tolist()

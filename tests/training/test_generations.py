@@ -1,6 +1,7 @@
 """What a run takes from the run that made the old features: its classifier, its vertices, its lineage."""
 
 import json
+from statistics import fmean
 
 import numpy as np
 import pytest
@@ -12,6 +13,8 @@ from featstore.runs import read_card
 from featstore.spaces import comparable
 from featstore_training import TrainConfig, train
 
+from .conftest import toy_store
+
 SIX = "label=" + ",".join(f"class {n}" for n in range(6))
 
 
@@ -22,9 +25,9 @@ def fit(store, folder, name, **settings):
     return report
 
 
-def mean_ap(store, query, gallery):
+def mean_ap(store, query, gallery, *where):
     dataset = store.dataset("toy")
-    rows = dataset.select(["split=test"])
+    rows = dataset.select(["split=test", *where])
     rows = rows[dataset.labels.codes[rows] >= 0]
     labels = dataset.labels.codes[rows]
     new, old = (store.features(name).gather(rows) for name in (query, gallery))
@@ -35,17 +38,22 @@ def mean_ap(store, query, gallery):
 
 @pytest.mark.parametrize("head", ["softmax", "cosine", "arcface", "cosface"])
 def test_the_stored_old_classifier_teaches_the_new_features(store, tmp_path, head):
-    six = {"where": ("split=train", SIX), "epochs": 30}
-    first = fit(store, tmp_path, "v1", loss="independent", new="toy/old", width=10, head=head, **six)
-    taught = {"loss": "bct:classifier", "old": "toy/v1", "old_run": first.folder, "params": {"weight": 3}}
-    report = fit(store, tmp_path, "v2", new="toy/new", epochs=30, **taught)
-    assert any("2 of 8 classes are unknown to the old classifier" in note for note in report.notes)
-    fit(store, tmp_path, "apart", loss="independent", new="toy/new", width=10, epochs=30)
-    assert mean_ap(store, "toy/v2", "toy/v1") > mean_ap(store, "toy/apart", "toy/v1") + 0.1
-    card = read_card(report.folder)
-    assert card.training["head"]["type"] == "cosine"
-    old = store.features("toy/v1").space
-    assert card.training["lineage"] == [{"name": "v1", "space": old.digest, "loss": "independent"}]
+    common = {"epochs": 12, "lr": 0.03}
+    over_apart = []
+    for seed in range(3):
+        v1, v2, apart = (f"{name}-{seed}" for name in ("v1", "v2", "apart"))
+        alone = common | {"loss": "independent", "width": 10, "seed": seed}
+        first = fit(store, tmp_path, v1, new="toy/old", head=head, **alone | {"where": ("split=train", SIX)})
+        taught = {"loss": "bct:classifier", "old": f"toy/{v1}", "old_run": first.folder, "params": {"weight": 3}}
+        report = fit(store, tmp_path, v2, new="toy/new", **common, **taught, seed=seed)
+        assert any("2 of 8 classes are unknown to the old classifier" in note for note in report.notes)
+        fit(store, tmp_path, apart, new="toy/new", **alone)
+        over_apart.append(mean_ap(store, f"toy/{v2}", f"toy/{v1}") - mean_ap(store, f"toy/{apart}", f"toy/{v1}"))
+        card = read_card(report.folder)
+        assert card.training["head"]["type"] == "cosine"
+        old = store.features(f"toy/{v1}").space
+        assert card.training["lineage"] == [{"name": v1, "space": old.digest, "loss": "independent"}]
+    assert fmean(over_apart) > 0.1  # 0.22 to 0.25 by the old head, ± 0.06 to 0.10 over seeds
 
 
 def test_a_chain_knows_all_its_generations(store, tmp_path):
@@ -60,22 +68,28 @@ def test_a_chain_knows_all_its_generations(store, tmp_path):
     assert not comparable(spaces[2], spaces[0])  # nothing trained that; it is measured, not declared
 
 
-def test_generations_on_shared_vertices_are_compatible_though_trained_apart(store, tmp_path):
+def test_generations_on_shared_vertices_are_compatible_though_trained_apart(tmp_path):
+    store = toy_store(tmp_path / "store", each=80)
     simplex = {"name": "simplex", "capacity": 12}
-    common = {"loss": "cores", "head": simplex, "epochs": 30}
-    first = fit(store, tmp_path, "v1", new="toy/old", where=("split=train", SIX), **common)
-    second = fit(store, tmp_path, "v2", new="toy/new", old="toy/v1", old_run=first.folder, **common)
-    assigned = [read_card(report.folder).training["head"]["assigned"] for report in (first, second)]
-    assert assigned[0] == {f"class {n}": n for n in range(6)}
-    assert assigned[1] == {f"class {n}": n for n in range(8)}
-    assert store.features("toy/v2").width == 11
-    assert comparable(store.features("toy/v2").space, store.features("toy/v1").space)
-    cross, before = mean_ap(store, "toy/v2", "toy/v1"), mean_ap(store, "toy/v1", "toy/v1")
-    assert cross > before
-    # without the vertices of the first generation the same training is compatible with nothing
-    apart = {"new": "toy/new", "where": ("split=train", "label!=class 0"), "seed": 1}
-    fit(store, tmp_path, "apart", **common | apart)
-    assert mean_ap(store, "toy/apart", "toy/v1") < cross - 0.2
+    gains, over_apart = [], []
+    for seed in range(3):
+        common = {"loss": "cores", "head": simplex, "epochs": 10, "lr": 0.03, "seed": seed}
+        v1, v2, apart = (f"{name}-{seed}" for name in ("v1", "v2", "apart"))
+        first = fit(store, tmp_path, v1, new="toy/old", where=("split=train", SIX), **common)
+        second = fit(store, tmp_path, v2, new="toy/new", old=f"toy/{v1}", old_run=first.folder, **common)
+        assigned = [read_card(report.folder).training["head"]["assigned"] for report in (first, second)]
+        assert assigned[0] == {f"class {n}": n for n in range(6)}
+        assert assigned[1] == {f"class {n}": n for n in range(8)}
+        assert store.features(f"toy/{v2}").width == 11
+        assert comparable(store.features(f"toy/{v2}").space, store.features(f"toy/{v1}").space)
+        # without the vertices of the first generation the same training is compatible with nothing
+        fit(store, tmp_path, apart, new="toy/new", **common | {"where": ("split=train", "label!=class 0")})
+        cross, before, unrelated = (mean_ap(store, f"toy/{query}", f"toy/{v1}", SIX) for query in (v2, v1, apart))
+        gains.append(cross - before)
+        over_apart.append(cross - unrelated)
+    # of classes that both generations saw: 0.06 ± 0.03 and 0.19 ± 0.04 over seeds
+    assert fmean(gains) > 0
+    assert fmean(over_apart) > 0.1
 
 
 def test_what_an_old_run_must_be(store, tmp_path):

@@ -143,6 +143,27 @@ def test_same_seed_same_weights_other_seed_others_and_the_global_generator_is_le
     assert not torch.equal(weights(first.folder)["weight"], weights(other.folder)["weight"])
 
 
+def test_generations_of_one_seed_begin_apart_and_methods_of_one_seed_alike(store, tmp_path):
+    untrained = {"epochs": 1, "lr": 1e-9, "width": 10}
+    generations = {
+        "old": config("independent", new="toy/old", **untrained),
+        "fewer rows": config("independent", where=("split=train", "label!=class 0"), **untrained),
+        "new": config("independent", **untrained),
+        "method": config("l2", bridge="pad", **untrained),
+        "head": config("bct", bridge="pad", head="softmax", **untrained),
+    }
+    for name, settings in generations.items():
+        train(store, settings, tmp_path / name)
+    begun = {name: weights(tmp_path / name) for name in generations}
+    vectors = {name: torch.nn.functional.normalize(found["weight"], dim=1) for name, found in begun.items()}
+    for name in ("old", "fewer rows"):  # class n of the one and of the other, wherever both have it
+        pairs = zip(vectors["new"][-len(vectors[name]) :], vectors[name], strict=True)
+        assert abs(np.mean([float(own @ other) for own, other in pairs])) < 0.5
+    for name in ("method", "head"):
+        for key, value in begun["new"].items():
+            torch.testing.assert_close(begun[name][key], value, atol=1e-6, rtol=0)
+
+
 def test_a_finished_run_is_cached_and_another_one_refused(store, tmp_path):
     first = train(store, config(epochs=2), tmp_path / "run")
     before = {p.name: p.stat().st_mtime_ns for p in first.folder.iterdir()}

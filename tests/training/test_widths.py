@@ -25,8 +25,9 @@ def config(loss, **changes):
 @pytest.mark.parametrize("loss", COMPARING)
 @pytest.mark.parametrize(("bridge", "width"), [("truncate", OLD + 4), ("pad", OLD - 4), ("project", OLD + 5)])
 def test_every_method_trains_across_widths_and_the_bridge_is_what_validation_saw(store, tmp_path, loss, bridge, width):
-    epochs = 20 if loss in ("bct", "bank") else 3
-    report = train(store, config(loss, bridge=bridge, width=width, epochs=epochs), tmp_path / "run")
+    reached = loss in ("bct", "bank")
+    settings = {"bridge": bridge, "width": width} | ({"epochs": 20, "lr": 0.03} if reached else {"epochs": 3})
+    report = train(store, config(loss, **settings), tmp_path / "run")
     card, crossing = read_card(report.folder), read_card(report.folder / "bridge")
     old = store.features("toy/old")
     assert card.space.width == width
@@ -48,14 +49,14 @@ def test_every_method_trains_across_widths_and_the_bridge_is_what_validation_saw
             query, gallery, query_labels=labels, gallery_labels=labels, self_rows=np.arange(len(rows)), metrics=("map",)
         ).mean("map")
         assert measured == pytest.approx(report.validation[key], abs=1e-6)
-    if epochs == 20:
-        assert report.validation["cross_test"] > 0.35  # chance is about 0.2 on so few rows
+    if reached:  # over ten seeds chance is 0.21 ± 0.04 on so few rows; padded ones, the least, reach 0.39 ± 0.04
+        assert report.validation["cross_test"] > 0.28
 
 
 def test_basis_transformation_brings_its_width_and_keeps_to_the_unconstrained_features(store, tmp_path):
     reference = train(store, config("independent", epochs=20, width=10), tmp_path / "independent")
     apply_map(store, reference.folder, "toy/new", "toy/independent")
-    basis = {"map": {"name": "basis", "extra": 4}, "epochs": 60, "params": {"keep": 30}}
+    basis = {"map": {"name": "basis", "extra": 4}, "epochs": 60, "lr": 0.03, "params": {"keep": 30}}
     report = train(store, config("bt2", side="toy/independent", **basis), tmp_path / "run")
     card = read_card(report.folder)
     assert card.space.width == 14  # the side's and the extra components
@@ -69,8 +70,8 @@ def test_basis_transformation_brings_its_width_and_keeps_to_the_unconstrained_fe
     mapped, side = (torch.from_numpy(store.features(name).gather(rows)) for name in ("toy/bt2", "toy/independent"))
     with torch.no_grad():
         kept = torch.cosine_similarity(body.second_part(mapped), side)
-    assert kept.mean() > 0.9
-    assert report.validation["cross_test"] > 0.35
+    assert kept.mean() > 0.85  # 0.96 ± 0.03 over ten seeds
+    assert report.validation["cross_test"] > 0.50  # 0.57 ± 0.01
     with pytest.raises(UsageError, match="basis"):
         train(store, config("bt2", map="linear", width=14), tmp_path / "x")
     with pytest.raises(UsageError, match="side"):

@@ -50,6 +50,7 @@ class CachedSide:
         self.features = features
         self.dataset = features.dataset
         self.width = features.width
+        self.start = features.space.digest
         self.identity = " ".join(f"{item.ref} {item.record.uuid}" for item in (features, *views))
         self._config = config
         self._views = views

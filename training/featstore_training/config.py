@@ -63,7 +63,8 @@ class TrainConfig(Strict):
         amp: `bf16` or `fp16` computes the new features of a step in that type where torch's autocast does; head and loss stay
             in float32. With `fp16` the loss is scaled so that small gradients survive; a step whose gradients overflow is
             left out and the scale halved.
-        seed: Draws initial weights, batches and the validation part.
+        seed: Draws initial weights (those of map and head from the new side's space and the rows as well, so that two
+            generations of one seed begin apart), batches and the validation part.
         metric: What validation measures.
         reference_self: Self-test value that the selection score divides by; None takes the raw new features', in full mode
             the old set's.

@@ -24,6 +24,7 @@ from featstore_training.objectives.base import Need
 from featstore_training.old_head import OldRun, read_old_run
 from featstore_training.pixel_side import open_pixel_side
 from featstore_training.samplers import check_sampler
+from featstore_training.seeds import derived_seed
 from featstore_training.views import view_sets
 
 __all__ = ["Job", "prepare"]
@@ -87,16 +88,29 @@ class Job:
         config = self.config.model_dump(mode="json", exclude={*NOT_RECORDED, *self.new.unused})
         config |= {"width": self.width, "params": self.params.model_dump(mode="json")}
         config["head"] = self.head.model_dump(mode="json")
-        digest = blake3()
-        for array in (self.rows.train, self.rows.validation, self.rows.train_labels, self.rows.validation_labels):
-            digest.update(np.int64(len(array)).tobytes() + array.tobytes())
-        digest.update("\0".join(self.rows.class_names).encode())
         sets = {"old": self.old, "side": self.side}
         inputs = {name: f"{s.ref} {s.record.uuid}" if s else None for name, s in sets.items()}
         inputs["new"] = self.new.identity
         inputs["old_views"] = " ".join(view.record.uuid for view in self.old_views) or None
         inputs["old_classifier"] = self.old_run.digest if self.old_run else None
-        return {"config": config, "inputs": {**inputs, "rows_and_labels": digest.hexdigest()}}
+        return {"config": config, "inputs": {**inputs, "rows_and_labels": self._rows_digest}}
+
+    @property
+    def start_seed(self) -> int:
+        """Draws the first weights of map and classifier.
+
+        It follows from the seed, the new side's space and the rows. So methods that learn the same thing with one seed begin
+        alike, and two generations trained with one seed do not: beginning alike would tie them, whatever the method.
+        """
+        return derived_seed(self.config.seed, f"start {self.new.start} {self._rows_digest}")
+
+    @property
+    def _rows_digest(self) -> str:
+        digest = blake3()
+        for array in (self.rows.train, self.rows.validation, self.rows.train_labels, self.rows.validation_labels):
+            digest.update(np.int64(len(array)).tobytes() + array.tobytes())
+        digest.update("\0".join(self.rows.class_names).encode())
+        return digest.hexdigest()
 
 
 def prepare(store: Store, config: TrainConfig, progress: Progress = SILENT) -> Job:

@@ -30,6 +30,7 @@ class NewSide(Protocol):
         dataset: Whose rows are read.
         width: Of the cached features, or of the backbone's output.
         identity: Says in the request what is read, as plain JSON.
+        start: Digest of the space that training starts from: of the cached features, or of the untrained backbone.
         weights: Name of the weights' file in the run folder.
         mode: `head` or `full`.
         unused: Settings of a run that mean nothing in this mode.
@@ -38,6 +39,7 @@ class NewSide(Protocol):
     dataset: Dataset
     width: int
     identity: str
+    start: str
     weights: str
     mode: str
     unused: frozenset[str]

@@ -70,7 +70,8 @@ class PixelSide:
         self.unused = unused
         self.dataset = dataset
         self.width = encoder.width
-        self.identity = f"{dataset.name} {encoder.space.digest}"
+        self.start = encoder.space.digest
+        self.identity = f"{dataset.name} {self.start}"
         self._source = source
         self._encoder = encoder
         self._augment = augment
