@@ -82,7 +82,7 @@ def row_orders(
     if uncertainty is not None and name == UNCERTAINTY:
         return [_greatest_first(uncertainty(), reverse=order.startswith("-"))]
     if name not in dataset.column_names:
-        known = [RANDOM, "row", K_CENTER, PROTOTYPE_DISTANCE, UNCERTAINTY, *dataset.column_names]
+        known = dict.fromkeys([RANDOM, "row", K_CENTER, PROTOTYPE_DISTANCE, UNCERTAINTY, *dataset.column_names])
         raise UnknownNameError(
             "order of a backfill", name, known, hint="-COLUMN for descending, @FILE for a list of ids"
         )

@@ -42,7 +42,10 @@ def parse_filter(text: str) -> Filter:
     if value.startswith("@"):
         path = Path(value[1:])
         if not path.is_file():
-            raise NotFoundError(f"the filter '{text}' names {path}, which does not exist")
+            raise NotFoundError(
+                f"the filter '{text}' names {path}, which does not exist",
+                hint="write one value a line into it, or say where it is; @ is for files alone",
+            )
         values = tuple(line for line in path.read_text(encoding="utf-8").splitlines() if line)
     else:
         values = tuple(part.strip() for part in value.split(","))

@@ -30,6 +30,7 @@ def _elsewhere(tmp_path, monkeypatch):
         (["eval", "--no-such-option"], 2, "--no-such-option"),
         (["train", "--loss", "independent", "--out", "x", "--store", "s"], 2, "--new DATASET/NAME"),
         (["train", "--new", "a/b", "--out", "x", "--store", "s"], 2, "--loss"),
+        (["train", "--sweep", "bct", "--recipe", "bct", "--out", "x", "--store", "s"], 2, "leave one out"),
     ],
 )
 def test_what_went_wrong_and_what_helps(arguments, status, said, capsys):

@@ -96,6 +96,9 @@ def test_ids_labels_columns_and_filters(store):
     listing = store.files.root / "list.txt"
     listing.write_text("c2/2.png\nc1/1.png\nmissing\n")
     assert dataset.select([f"id=@{listing}"]).tolist() == [1, 2]
+    with pytest.raises(NotFoundError, match="does not exist") as caught:
+        dataset.select([f"id=@{listing}.gone"])
+    assert "one value a line" in caught.value.hint
     with pytest.raises(UnknownNameError, match="size"):
         dataset.select(["sise=3"])
     with pytest.raises(UsageError, match="no row"):

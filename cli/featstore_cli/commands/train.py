@@ -136,6 +136,11 @@ def train(
             raise UsageError(f"'{loss}' takes no recipe: it chooses by itself", hint="leave --recipe and --sweep out")
         _fit_adapter(store, folder, merged(values, dotted), as_json=as_json)
         return
+    if swept and recipe:
+        raise UsageError(
+            "--sweep tries a recipe and --recipe takes one as it is",
+            hint="leave one out: --sweep writes a lock for --recipe",
+        )
     if swept:
         _sweep(store, swept, reference, folder, values, dotted, as_json=as_json)
         return
