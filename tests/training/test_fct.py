@@ -134,7 +134,7 @@ def test_from_training_to_applied_and_evaluated(sided, tmp_path, loss, error):
         apply_map(sided, run, "toy/old", "toy/other")
     with pytest.raises(SpaceMismatchError, match="toy/new"):
         apply_map(sided, run, "toy/old", "toy/other", side=["toy/new"])
-    with pytest.raises(UsageError, match="takes 1 sets"):
+    with pytest.raises(UsageError, match="takes one set of side-information, not 0"):
         evaluate(sided, EvalRequest(**request, gallery_map=run))
 
 

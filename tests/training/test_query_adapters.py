@@ -127,7 +127,7 @@ def test_slerp_from_training_to_evaluation(store, tmp_path):
     turned = fit_adapter(store, config("procrustes", val_fraction=0.3), tmp_path / "turn")
     assert turned.query_time == ["new encoder", "map"]
     assert cells["mapped-new/old"] > roles(store, tmp_path / "turn")["mapped-new/old"]
-    with pytest.raises(UsageError, match="takes 1 sets"):
+    with pytest.raises(UsageError, match="takes one set of side-information, not 0"):
         roles(store, run)
     with pytest.raises(UsageError, match="read by a map"):
         evaluate(store, EvalRequest(old="toy/old", new="toy/new", side=("toy/old",)))
