@@ -94,6 +94,8 @@ def test_a_map_of_queries_rewrites_no_row(store, runs):
     assert versions[0].segments == versions[1].segments
     assert versions[1].provenance["path"] == "queries through down"
     assert [gate.expression for gate in report.gate.gates] == ["mapped-new/candidate.map > old/old.map"]
+    same = path.model_copy(update={"gates": ("mapped-new/candidate.map >= mapped-new/old.map",)})
+    assert run_upgrade(store, GALLERY, same).gate.passed
 
 
 def test_what_does_not_pass_is_not_promoted(store):

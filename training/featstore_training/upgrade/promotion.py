@@ -307,7 +307,8 @@ def _check_searchable(store: Store, base: BaseRows, new: FeatureSet, path: Upgra
 
 def _check_cells(gate: Gate, path: UpgradePath) -> None:
     """Raise now rather than after a gallery was written."""
-    cells = ("old/old", "new/old", path.role, "new/new")
+    mapped = ("mapped-new/old",) if path.query_map else ()
+    cells = ("old/old", "new/old", *mapped, path.role, "new/new")
     for column in gate.weights:
         if column.role not in cells:
             raise UnknownNameError("cell of an upgrade", column.role, cells, hint=f"the gate is '{gate.expression}'")
