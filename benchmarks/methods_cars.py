@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,9 @@ import torch
 from cars import NEW, OLD, SCENARIOS, TESTS, WIDTH, Cars, cars_parser
 from comparison import ADAPTERS, REFERENCE, SELECTION_SEEDS, Ground, choose, report, report_adapters, report_raw, say
 from tables import Claim, claims_table, rewrite, scenario_table, split_table, trials_file
+
+from featstore.whole_files import write_whole
+from featstore_training.sweep import LOCK
 
 CORE = ("independent", "l2", "bct", "unibct", "mixbct", "ndpp", "odpp", "ours", "bank")
 FURTHER = ("bct-classifier", "lce", "ract", "advbct", "bt2", "cores", "nccl")
@@ -70,10 +74,20 @@ def main() -> None:
     parser.add_argument("--scenarios", nargs="*", choices=list(SCENARIOS), default=list(SCENARIOS))
     parser.add_argument("--methods", nargs="*", choices=[*CORE, *FURTHER], default=[*CORE, *FURTHER])
     parser.add_argument("--trials", type=int, default=4, help="combinations of every recipe")
+    parser.add_argument(
+        "--try-more",
+        type=int,
+        metavar="N",
+        help="try N combinations on validation rows, to see what fewer miss; test nothing",
+    )
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     if arguments.table:
         write_tables(arguments.out, arguments.table)
+        return
+    if arguments.try_more:
+        for test in arguments.tests:
+            try_more(test, arguments)
         return
     for scenario in arguments.scenarios:
         for test in arguments.tests:
@@ -87,8 +101,24 @@ def write_tables(out: Path, page: Path) -> None:
     tables = {f"cars {name}": scenario_table(folder, ROWS, WIDTH) for name, folder in grounds.items()}
     for scenario in ("exclass", "opclass"):
         tables[f"cars {scenario}-seen split"] = split_table(grounds[f"{scenario}-seen"], [*CORE, *FURTHER])
-    rewrite(page, tables | {"cars claims": claims_table(grounds, CLAIMS)})
-    trials_file(page.with_name("backward-cars-trials.csv"), grounds.values())
+    tables["cars claims"] = claims_table(grounds, CLAIMS)
+    chosen_on = [grounds[f"{CHOSEN_ON}-{test}"] for test in TESTS]
+    tables["cars more trials"] = more_trials_table(chosen_on)
+    rewrite(page, tables)
+    trials_file(page.with_name("backward-cars-trials.csv"), [*grounds.values(), *map(beside, chosen_on)])
+
+
+def more_trials_table(folders: Sequence[Path]) -> str:
+    """What the best of few and of many combinations scored on the validation rows of the selection seeds."""
+    lines = ["| test classes | method | trials | best score | trials | best score |", "|---|---|---|---|---|---|"]
+    for folder in folders:
+        for method in (*CORE, *FURTHER):
+            paths = [parent / "sweeps" / method / LOCK for parent in (folder, beside(folder))]
+            if method != REFERENCE and all(path.is_file() for path in paths):
+                found = [json.loads(path.read_text(encoding="utf-8"))["trials"] for path in paths]
+                cells = [f"{len(trials)} | {trials[0]['validation']['score']:.3f}" for trials in found]
+                lines.append(f"| {folder.name.rpartition('-')[2]} | {method} | {' | '.join(cells)} |")
+    return "\n".join(lines) if len(lines) > 2 else "Not run yet."
 
 
 def compare(scenario: str, test: str, arguments: argparse.Namespace) -> None:
@@ -113,6 +143,22 @@ def compare(scenario: str, test: str, arguments: argparse.Namespace) -> None:
             report(ground, method, seed, lock)
             if method == REFERENCE:
                 baselines(ground, seed)
+
+
+def beside(folder: Path) -> Path:
+    """Where more combinations are tried for a ground."""
+    return folder.with_name(f"{folder.name}-more")
+
+
+def try_more(test: str, arguments: argparse.Namespace) -> None:
+    """Choose among more combinations, against the reference that the few were measured against."""
+    cars = Cars(arguments.out / f"cars-{test}", arguments.data, test, arguments.epochs)
+    few = arguments.out / f"{CHOSEN_ON}-{test}"
+    ground = cars.ground(CHOSEN_ON, beside(few), special=special(cars, CHOSEN_ON, test), trials=arguments.try_more)
+    ground.lock(REFERENCE).parent.mkdir(parents=True, exist_ok=True)
+    write_whole(ground.lock(REFERENCE), (few / "sweeps" / REFERENCE / LOCK).read_bytes())
+    for method in arguments.methods:
+        choose(ground, method)
 
 
 def baselines(ground: Ground, seed: int) -> None:

@@ -63,7 +63,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "cache": ("featstore_cli.commands.cache:cache", "Show or clear the copies on this machine."),
     "config": ("featstore_cli.commands.config:config", "Shipped training recipes: list, show, copy, validate."),
     "models": ("featstore_cli.commands.models:models", "Encoders: list the kinds, show one, export one."),
-    "losses": ("featstore_cli.commands.train:losses", "List the training objectives and the adapters."),
+    "losses": ("featstore_cli.commands.losses:losses", "List the training objectives and the adapters."),
     "metrics": ("featstore_cli.commands.eval:metrics", "List the metrics and their conventions."),
 }
 _GROUPS: list[CommandGroupDict] = [

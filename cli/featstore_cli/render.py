@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +19,7 @@ from featstore.amounts import duration, pace
 if TYPE_CHECKING:
     from featstore.progress import Progress
 
-__all__ = ["amount", "out", "print_json", "print_table", "progress"]
+__all__ = ["amount", "out", "print_json", "print_next", "print_table", "progress"]
 
 out = Console(highlight=False, soft_wrap=True)
 _PLAIN_EVERY_S = 10.0
@@ -37,6 +38,12 @@ def print_table(header: list[str], rows: list[list[str]], *, title: str = "", le
     for row in rows:
         table.add_row(*[Text.from_markup(cell) for cell in row])
     Console(highlight=False).print(table)
+
+
+def print_next(*commands: Sequence[object]) -> None:
+    """Commands to go on with, word by word, as they can be pasted."""
+    for number, words in enumerate(commands):
+        out.print(("      " if number else "next: ") + shlex.join(map(str, words)), markup=False)
 
 
 def amount(count: int, unit: str) -> str:

@@ -358,8 +358,8 @@ def test_the_command_line_ends_with_the_command_that_judges(tmp_path, capsys, mo
     fit = ["train", "--loss", "ridge", "--old", "toy/old", "--new", "toy/new", "--out", "runs/ridge", *base]
     assert cli([*fit, "--where", "split=train", "--set", "params.strengths=[1.0,0.1]"]) == 0
     told = capsys.readouterr().out.splitlines()
-    assert told[-1] == "judge it: featstore eval --old toy/old --new toy/new --query-map runs/ridge"
-    assert cli([*told[-1].split()[3:], "--where", "split=test", "--json", *base]) == 0
+    assert told[-1] == "next: featstore eval --old toy/old --new toy/new --query-map runs/ridge"
+    assert cli([*told[-1].split()[2:], "--where", "split=test", "--json", *base]) == 0
     roles = [cell["role"] for cell in json.loads(capsys.readouterr().out)["cells"]]
     assert "mapped-new/old" in roles
     assert cli([*fit[:2], "procruste", *fit[3:]]) == 2

@@ -205,7 +205,7 @@ def test_the_command_line(tmp_path, capsys, monkeypatch):
     base = ["--store", str(tmp_path / "store")]
     fit = ["train", "--loss", "fct", "--old", "toy/old", "--new", "toy/new", "--side", "toy/side", "--out", "runs/up"]
     assert cli([*fit, "--epochs", "2", "--set", "params.hidden=16", *base]) == 0
-    judge = capsys.readouterr().out.splitlines()[-1].removeprefix("judge it: ")
+    judge = capsys.readouterr().out.splitlines()[-1].removeprefix("next: ")
     assert judge.endswith("--gallery-map runs/up --side toy/side")
     assert cli([*judge.split()[1:], "--json", *base]) == 0
     roles = [cell["role"] for cell in json.loads(capsys.readouterr().out)["cells"]]

@@ -102,8 +102,9 @@ def test_what_an_old_run_must_be(store, tmp_path):
         train(store, TrainConfig(loss="bct", old_run=first.folder, **settings | {"old": "toy/old"}), tmp_path / "x")
     with pytest.raises(UsageError, match="which vertex"):
         train(store, TrainConfig(loss="cores", **settings), tmp_path / "x")
-    with pytest.raises(TrainingError, match="one simplex"):
+    with pytest.raises(TrainingError, match="has a cosine head, this one a simplex of 1024") as caught:
         train(store, TrainConfig(loss="cores", old_run=first.folder, **settings), tmp_path / "x")
+    assert caught.value.hint == "train the old one on it too: --loss cores --set head.capacity=1024"
     with pytest.raises(UsageError, match="width 11, not 5"):
         train(
             store,

@@ -176,7 +176,7 @@ def test_the_command_line_ends_with_the_command_that_judges(tmp_path, capsys, mo
     base = ["--store", str(tmp_path / "store")]
     fit = ["train", "--loss", "slerp", "--old", "toy/old", "--new", "toy/new", "--where", "split=train"]
     assert cli([*fit, "--out", "runs/slerp", *base]) == 0
-    judge = capsys.readouterr().out.splitlines()[-1].removeprefix("judge it: ")
+    judge = capsys.readouterr().out.splitlines()[-1].removeprefix("next: ")
     assert judge.endswith("--query-map runs/slerp --side toy/old")
     assert cli([*judge.split()[1:], "--json", *base]) == 0
     assert "mapped-new/old" in [cell["role"] for cell in json.loads(capsys.readouterr().out)["cells"]]

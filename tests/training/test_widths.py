@@ -1,5 +1,8 @@
 """New features of another width than the old ones: truncated, padded or projected, for every method that compares."""
 
+import json
+import shlex
+
 import numpy as np
 import pytest
 import torch
@@ -9,6 +12,7 @@ from featstore.evaluate import evaluate_arrays
 from featstore.maps import apply_map, load_map
 from featstore.runs import read_card
 from featstore.spaces import comparable
+from featstore_cli.main import run as cli
 from featstore_training import TrainConfig, losses, train
 from featstore_training.bridges import make_bridge
 
@@ -51,6 +55,31 @@ def test_every_method_trains_across_widths_and_the_bridge_is_what_validation_saw
         assert measured == pytest.approx(report.validation[key], abs=1e-6)
     if reached:  # over ten seeds chance is 0.21 ± 0.04 on so few rows; padded ones, the least, reach 0.39 ± 0.04
         assert report.validation["cross_test"] > 0.28
+
+
+@pytest.mark.usefixtures("store")
+def test_the_command_line_goes_on_with_commands_that_can_be_pasted(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    base = ["--store", str(tmp_path / "store")]
+    fit = [
+        "train",
+        "--loss",
+        "bct",
+        "--old",
+        "toy/old",
+        "--new",
+        "toy/new",
+        "--width",
+        str(OLD + 4),
+        "--bridge",
+        "project",
+    ]
+    assert cli([*fit, "--epochs", "1", "--out", "my runs/wide", *base]) == 0
+    make, judge = capsys.readouterr().out.splitlines()[-2:]
+    assert cli([*shlex.split(make.removeprefix("next: "))[1:], *base]) == 0
+    capsys.readouterr()
+    assert cli([*shlex.split(judge)[1:], "--json", *base]) == 0
+    assert "mapped-new/old" in [cell["role"] for cell in json.loads(capsys.readouterr().out)["cells"]]
 
 
 def test_basis_transformation_brings_its_width_and_keeps_to_the_unconstrained_features(store, tmp_path):

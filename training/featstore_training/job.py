@@ -209,20 +209,30 @@ def _check_old_run(
     """Methods that read more of the old model than its features need the run that made them."""
     if "old_classifier" in needs and old_run is None:
         raise UsageError(f"loss '{loss}' needs the old classifier", hint="give the run that has it: --old-run FOLDER")
-    stationary = "head" in method.defaults
-    if stationary and not isinstance(head, SimplexConfig):
-        raise UsageError(f"loss '{loss}' is nothing without the simplex", hint="--set head.name=simplex")
-    if not stationary or old is None:
+    if "head" not in method.defaults:
         return
+    if not isinstance(head, SimplexConfig):
+        raise UsageError(f"loss '{loss}' is nothing without the simplex", hint="--set head.name=simplex")
+    if old is not None:
+        _check_simplex(loss, head, old_run)
+
+
+def _check_simplex(loss: str, head: SimplexConfig, old_run: OldRun | None) -> None:
+    """Generations are comparable on the same vertices only."""
     if old_run is None:
         raise UsageError(
             f"loss '{loss}' must know which class stood on which vertex", hint="give the old run: --old-run FOLDER"
         )
-    if old_run.config != head:
+    asked = f"this one a simplex of {head.capacity} vertices; generations share one"
+    if not isinstance(old_run.config, SimplexConfig):
         raise TrainingError(
-            f"the old run was trained with {old_run.config!r}, this one asks for {head!r}; "
-            "generations share one simplex",
-            hint=f"--set head.name=simplex --set head.capacity={getattr(old_run.config, 'capacity', '…')}",
+            f"the old run has a {old_run.config.name} head, {asked}",
+            hint=f"train the old one on it too: --loss {loss} --set head.capacity={head.capacity}",
+        )
+    if old_run.config.capacity != head.capacity:
+        raise TrainingError(
+            f"the old run has a simplex of {old_run.config.capacity} vertices, {asked}",
+            hint=f"--set head.capacity={old_run.config.capacity}",
         )
 
 

@@ -1,8 +1,7 @@
-"""`featstore train` and `featstore losses`."""
+"""`featstore train`."""
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,10 +11,11 @@ import rich_click as click
 from featstore.amounts import duration
 from featstore_cli.base import Command
 from featstore_cli.options import examples, json_option, store_option, typed, where_option
-from featstore_cli.render import amount, out, print_json, print_table, progress
+from featstore_cli.render import amount, out, print_json, print_next, print_table, progress
 
 if TYPE_CHECKING:
     from featstore.store import Store
+    from featstore_training import TrainConfig
 
 
 @click.command(cls=Command)
@@ -157,41 +157,23 @@ def train(
     out.print(f"{name}, {amount(report.rows, 'rows')}, best epoch {report.epoch} of {config.epochs}  ({how})")
     if report.validation:
         out.print("validation: " + ", ".join(f"{name} {value:.3f}" for name, value in report.validation.items()))
+    _print_next(config, folder)
 
 
-@click.command(cls=Command)
-@click.argument("name", metavar="[LOSS]", required=False)
-@json_option
-def losses(name: str | None, as_json: bool) -> None:
-    """List the training objectives and the adapters.
+def _print_next(config: TrainConfig, folder: Path) -> None:
+    """The commands that make features of a run, and compare them with the old ones."""
+    from featstore_training.run_folder import BRIDGE
 
-    With a name: its equation and its settings, given to `featstore train` as --set params.NAME=VALUE.
-    """
-    from featstore_training import adapter_infos, loss_info
-    from featstore_training import losses as known
-    from featstore_training.adapters import is_adapter
-
-    if name is None:
-        found = [*known(), *adapter_infos()]
-    elif is_adapter(name):
-        found = [info for info in adapter_infos() if info.name == name.partition(":")[0]]
+    dataset = config.dataset or str(config.new or config.old).partition("/")[0]
+    made = f"{dataset}/{folder.name}"
+    if config.images:
+        model = f"{folder.name}=run:{folder}"
+        make: list[object] = ["featstore", "extract", config.images, "--dataset", dataset, "--model", model]
     else:
-        found = [loss_info(name)]
-    if as_json:
-        print_json([info._asdict() for info in found])
-        return
-    for info in found:
-        lines = [info.summary, f"[dim]{info.paper}[/]", f"[dim]reads {', '.join(info.needs) or 'no cached column'}[/]"]
-        if info.forms:
-            lines.append(f"[dim]forms {', '.join(f'{info.name}:{form}' for form in info.forms)}[/]")
-        out.print(f"[bold]{info.name:12}[/] " + f"\n{'':13}".join(lines))
-    if name:
-        out.print("\n" + found[0].equation, markup=False)
-        default = {key: json.dumps(value) for key, value in found[0].params.items()}
-        rows = [[f"params.{key}", default[key], text] for key, text in found[0].meaning.items()]
-        if rows:
-            out.print()
-            print_table(["setting", "default", "meaning"], rows, left=3)
+        make = ["featstore", "apply", folder, config.new, "--as", made]
+    bridge = ["--query-map", folder / BRIDGE] if (folder / BRIDGE).is_dir() else []
+    judge = ["featstore", "eval", "--old", config.old, "--new", made, *bridge]
+    print_next(*([make, judge] if config.old else [make]))
 
 
 def _fit_adapter(store: Store, folder: Path, values: dict[str, Any], *, as_json: bool) -> None:
@@ -221,8 +203,8 @@ def _fit_adapter(store: Store, folder: Path, values: dict[str, Any], *, as_json:
     option = "--query-map" if report.direction == "new-to-old" else "--gallery-map"
     given = values.get("side") or ()
     sides = [values["old"]] if "old encoder" in report.query_time else [given] if isinstance(given, str) else given
-    beside = "".join(f" --side {name}" for name in sides)
-    out.print(f"judge it: featstore eval --old {values['old']} --new {values['new']} {option} {folder}{beside}")
+    beside = [word for name in sides for word in ("--side", name)]
+    print_next(["featstore", "eval", "--old", values["old"], "--new", values["new"], option, folder, *beside])
 
 
 def _with_epochs(values: dict[str, Any]) -> dict[str, Any]:
