@@ -67,9 +67,10 @@ class CharacterStudy(Study):
         """Train the side encoder on the old model's images."""
         base = find_recipe("simclr").base
         settings = {key: base[key] for key in ("loss", "batch", "warmup")}
-        where = (f"split{seed}=train", f"era{seed}=old")
         called = name.partition("/")[2]
-        self.data.small_net(called, seed, *where, **settings, augment=STROKES, epochs=self.side_epochs)
+        self.data.small_net(
+            called, seed, *self.data.old_rows(seed), **settings, augment=STROKES, epochs=self.side_epochs
+        )
 
 
 def main() -> None:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -133,16 +134,21 @@ def compare(scenario: str, test: str, arguments: argparse.Namespace) -> None:
             continue
         if all(ground.result(method, seed).is_file() for seed in range(arguments.seeds)):
             continue
-        if method == "cores":
-            for seed in (*SELECTION_SEEDS, *range(arguments.seeds)):
-                cars.old(SCENARIOS[scenario][0], seed, "cores", loss="cores", **simplex(test))
-        if method == "bt2":
-            unconstrained_sides(chosen_on)
+        prepare(cars, scenario, chosen_on, method, arguments.seeds)
         lock = choose(chosen_on, method)
         for seed in range(arguments.seeds):
             report(ground, method, seed, lock)
             if method == REFERENCE:
                 baselines(ground, seed)
+
+
+def prepare(cars: Cars, scenario: str, chosen_on: Ground, method: str, seeds: int) -> None:
+    """Make what single methods need besides: the old sets of `cores`, the sides of `bt2` for the selection seeds."""
+    if method == "cores":
+        for seed in (*SELECTION_SEEDS, *range(seeds)):
+            cars.old(SCENARIOS[scenario][0], seed, "cores", loss="cores", **simplex(cars.test))
+    if method == "bt2":
+        unconstrained_sides(chosen_on)
 
 
 def beside(folder: Path) -> Path:
@@ -153,12 +159,14 @@ def beside(folder: Path) -> Path:
 def try_more(test: str, arguments: argparse.Namespace) -> None:
     """Choose among more combinations, against the reference that the few were measured against."""
     cars = Cars(arguments.out / f"cars-{test}", arguments.data, test, arguments.epochs)
-    few = arguments.out / f"{CHOSEN_ON}-{test}"
-    ground = cars.ground(CHOSEN_ON, beside(few), special=special(cars, CHOSEN_ON, test), trials=arguments.try_more)
-    ground.lock(REFERENCE).parent.mkdir(parents=True, exist_ok=True)
-    write_whole(ground.lock(REFERENCE), (few / "sweeps" / REFERENCE / LOCK).read_bytes())
+    folder = arguments.out / f"{CHOSEN_ON}-{test}"
+    few = cars.ground(CHOSEN_ON, folder, special=special(cars, CHOSEN_ON, test), trials=arguments.trials)
+    many = replace(few, folder=beside(folder), trials=arguments.try_more)
+    many.lock(REFERENCE).parent.mkdir(parents=True, exist_ok=True)
+    write_whole(many.lock(REFERENCE), few.lock(REFERENCE).read_bytes())
     for method in arguments.methods:
-        choose(ground, method)
+        prepare(cars, CHOSEN_ON, few, method, seeds=0)
+        choose(many, method)
 
 
 def baselines(ground: Ground, seed: int) -> None:

@@ -200,22 +200,26 @@ class Omniglot:
             self.store.add_columns(SEEN, {split: self._held_out(seed)}, provenance={"split": split, "seed": seed})
             halves = {"old": 0.5, "new": 0.5}
             split_dataset(self.store, SEEN, halves, by="class", seed=seed, column=era, where=(f"{split}=train",))
-        self.small_net(f"old-{seed}", seed, f"{split}=train", f"{era}=old")
+        self.small_net(f"old-{seed}", seed, *self.old_rows(seed))
+
+    def old_rows(self, seed: int) -> tuple[str, str]:
+        """Filters of the images that the old model saw."""
+        return f"split{seed}=train", f"era{seed}=old"
 
     def stationary(self, seed: int) -> None:
         """The old model of `cores`, on the vertices that the new one will stand on."""
         name = STATIONARY.format(seed=seed)
-        rows = (f"split{seed}=train", f"era{seed}=old")
-        self.small_net(name, seed, *rows, loss="cores", head=SIMPLEX, model=ModelConfig(**convnet(16, VERTICES - 1)))
+        self.small_net(
+            name, seed, *self.old_rows(seed), loss="cores", head=SIMPLEX, model=ModelConfig(**convnet(16, VERTICES - 1))
+        )
 
-    def reference(self, ground: Ground, seed: int, recipes: Path | None = None) -> str:
+    def reference(self, ground: Ground, seed: int, recipes: Path | None) -> None:
         """The unconstrained net's features of the background split; the ground's own runs encode the other one only."""
         if not ground.result(REFERENCE, seed).is_file():
             report(ground, REFERENCE, seed, locked(ground, REFERENCE, recipes))
         name = ground.sets.format(method=REFERENCE, seed=seed)
         if not self.store.has_features(name):
             self.encode(ground.folder / "runs" / f"{REFERENCE}-{seed}", name, SEEN)
-        return name
 
     def small_net(self, name: str, division: int, *where: str, **settings: Any) -> None:
         """Train a net of the old size on some rows, and encode the images of both splits with it, unless that is done.

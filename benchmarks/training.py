@@ -82,10 +82,8 @@ def from_shards(arguments: argparse.Namespace) -> None:
     inputs, labels, old = make_rows(arguments.stored, arguments.classes)
     with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:
         store = Store.init(Path(folder) / "store")
-        new, cached = (
-            stored(store, "new", inputs, unit=False),
-            stored(store, "old", old.column.take(np.arange(len(old))), unit=True),
-        )
+        new = stored(store, "new", inputs, unit=False)
+        cached = stored(store, "old", old.column.take(np.arange(len(old))), unit=True)
         for loss in ("independent", "bct", "odpp", "mixbct"):
             contenders = {
                 "tensors": make_run(loss, HeldColumn(inputs), labels, old, 1024),

@@ -34,8 +34,8 @@ def allow_torchvision() -> None:
         return
     for name in [name for name in sys.modules if name.partition(".")[0] == "torchvision"]:
         del sys.modules[name]
-    library = torch.library.Library("torchvision", "DEF")  # type: ignore[no-untyped-call]
+    library = torch.library.Library("torchvision", "DEF")  # type: ignore[no-untyped-call]  # torch leaves it untyped
     for schema in _SCHEMAS:
-        library.define(schema)  # type: ignore[no-untyped-call]
+        library.define(schema)  # type: ignore[no-untyped-call]  # as above
     _kept.append(library)
-    import torchvision  # noqa: F401
+    import torchvision  # noqa: F401 - loaded here, for whoever imports it next

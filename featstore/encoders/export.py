@@ -76,7 +76,7 @@ def _write(encoder: Encoder, file: Path) -> None:
         return
     try:
         import onnx
-        import onnxscript  # noqa: F401
+        import onnxscript  # noqa: F401 - the exporter of torch needs it
     except ImportError as error:
         raise MissingExtraError("onnxscript", "onnx", "writing ONNX") from error
     exported = torch.onnx.export(program, dynamo=True, verbose=False)

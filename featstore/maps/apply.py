@@ -285,9 +285,8 @@ def map_block(
     into = torch.from_numpy(out)
     widest = max(parameter.shape[0] for parameter in module.parameters())
     batch = min(_BATCH_ROWS, max(1, _BATCH_BYTES // (4 * max(widest, module.in_width))))
-    held = torch.empty(
-        min(batch, len(block)), module.in_width
-    )  # products of rows that are in the cache are a third faster
+    # products of rows that are in the cache are a third faster
+    held = torch.empty(min(batch, len(block)), module.in_width)
     for offset in range(0, len(block), batch):
         x = held[: len(block) - offset]
         x.copy_(_as_tensor(block[offset : offset + batch]))

@@ -177,8 +177,8 @@ def _load_validation(job: Job, cache: ColumnCache) -> Validation | None:
 
 
 def _build(job: Job, rows: TrainingRows, old: OldRows | None, processes: Processes) -> TrainState:
-    config = job.config
-    module = processes.prepared(job.new.build(job.start_seed, job.width, rows))
+    config, start_seed = job.config, job.start_seed
+    module = processes.prepared(job.new.build(start_seed, job.width, rows))
     with global_seed(config.seed, "bridge"):
         old_width = job.old.width if job.old and job.compares else job.width
         bridge = make_bridge(config.bridge, job.width, old_width)
@@ -195,7 +195,7 @@ def _build(job: Job, rows: TrainingRows, old: OldRows | None, processes: Process
         objective = job.method(job.params, side)
     width = bridge.mixing_width if objective.mixer else job.width
     vertices = torch.tensor(job.vertices) if job.vertices else None
-    head = build_head(job.head, rows.classes, width, tensor_generator(job.start_seed, "head"), vertices)
+    head = build_head(job.head, rows.classes, width, tensor_generator(start_seed, "head"), vertices)
     optimizer = make_optimizer(config, [module, bridge, head, objective])
     state = TrainState(module, bridge, head, objective, optimizer, job.request, processes=processes)
     if config.amp == "fp16":

@@ -10,7 +10,7 @@ import rich_click as click
 
 from featstore_cli.base import Group
 from featstore_cli.options import examples, json_option, store_option, where_option
-from featstore_cli.render import amount, out, print_json, print_table
+from featstore_cli.render import amount, out, print_json, print_table, progress
 
 if TYPE_CHECKING:
     from featstore.store import Store
@@ -60,10 +60,10 @@ def split(
 
     parts = parse_fractions(fraction)
     before = store.dataset(name)
-    made = split_dataset(store, name, parts, by=by, seed=seed, column=column, where=where)
-    if column in before.column_names and not where:
-        note = f"column '{column}' was there; what it held is in {before.name}@{before.version}"
-        click.echo(f"note: {note}", err=True)
+    with progress() as listener:
+        made = split_dataset(store, name, parts, by=by, seed=seed, column=column, where=where)
+        if column in before.column_names and not where:
+            listener.note(f"column '{column}' was there; what it held is in {before.name}@{before.version}")
     labels = made.labels.codes
     chosen = {part: made.select([f"{column}={part}"]) for part in parts}
     classes = {part: len(set(labels[rows].tolist()) - {-1}) for part, rows in chosen.items()}
